@@ -1,0 +1,95 @@
+"""Lend a model to an attack and give it back as it was."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+
+from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from snnlib.errors import InputError
+from snnlib.neurons.modules import attacker_surrogate, neurons_of
+from snnlib.neurons.surrogates import Surrogate
+
+BATCH_NORM_MODES = ("eval", "train", "train-and-keep")
+
+
+class PreparedModel:
+    """A model during an attack: all modules in eval, except BatchNorm where the threat model says train."""
+
+    def __init__(self, model: nn.Module, batch_norm: str) -> None:
+        self.model = model
+        self.batch_norm = batch_norm
+        self._batch_norms = [module for module in model.modules() if isinstance(module, _BatchNorm)]
+        self._own_statistics = [dict(module.named_buffers(recurse=False)) for module in self._batch_norms]
+
+    def switch_modes(self) -> None:
+        for module in self.model.modules():
+            module.training = False
+        for module in self._batch_norms:
+            module.training = self.batch_norm != "eval"
+        if self.batch_norm == "train":
+            self._lend_statistics()
+
+    def freeze_batch_norm(self) -> None:
+        """From here on BatchNorm uses running statistics: those of the start, or the drifted ones if kept."""
+        for module in self._batch_norms:
+            module.training = False
+        self.restore_statistics()
+
+    def restore_statistics(self) -> None:
+        if self.batch_norm == "train":
+            for module, own in zip(self._batch_norms, self._own_statistics, strict=True):
+                for name, buffer in own.items():
+                    setattr(module, name, buffer)
+
+    def _lend_statistics(self) -> None:
+        # Copies drift in place of the buffers: writing the old values back would bump the buffers' version
+        # counters and so break the backward pass of a graph that the caller built before the attack.
+        for module, own in zip(self._batch_norms, self._own_statistics, strict=True):
+            for name, buffer in own.items():
+                setattr(module, name, buffer.clone())
+
+
+@contextmanager
+def prepared(
+    model: nn.Module, *, gradient: Surrogate | None = None, batch_norm: str = "eval"
+) -> Iterator[PreparedModel]:
+    """Prepare `model` for an attack; on leaving, also by an exception, it is what it was.
+
+    Restored: the training flag of each module, the BatchNorm buffers (not for "train-and-keep"),
+    `requires_grad` of each parameter, and each neuron's surrogate. `.grad` is never written, because weight
+    gradients are off inside.
+
+    gradient: the surrogate by which the attacker differentiates spikes; None = the model's own.
+    batch_norm: "eval" = running statistics. "train" = statistics of the attacked batch while attacking, all
+    other modules in eval. "train-and-keep" = the same, and the running statistics stay where the attack moved
+    them.
+    Errors: InputError for an unknown mode, no surrogate, or a surrogate for a model without `snnlib` neurons.
+    """
+    if batch_norm not in BATCH_NORM_MODES:
+        raise InputError(f"batch_norm is {batch_norm!r}; expected one of {', '.join(BATCH_NORM_MODES)}")
+    if gradient is not None and not isinstance(gradient, Surrogate):
+        raise InputError(f"gradient is {gradient!r}; expected None or e.g. surrogates.atan(alpha=2.0)")
+    if gradient is not None and not neurons_of(model):
+        raise InputError(f"gradient is {gradient}, but the model has no snnlib neuron; pass gradient=None")
+    lent = PreparedModel(model, batch_norm)
+    with ExitStack() as on_exit:
+        on_exit.callback(lent.restore_statistics)
+        on_exit.callback(_set_training_flags, {module: module.training for module in model.modules()})
+        on_exit.callback(_set_requires_grad, {weight: weight.requires_grad for weight in model.parameters()})
+        on_exit.enter_context(attacker_surrogate(model, gradient))
+        lent.switch_modes()
+        model.requires_grad_(False)
+        yield lent
+
+
+def _set_training_flags(flags: dict[nn.Module, bool]) -> None:
+    for module, training in flags.items():
+        module.training = training
+
+
+def _set_requires_grad(flags: dict[nn.Parameter, bool]) -> None:
+    for weight, requires_grad in flags.items():
+        weight.requires_grad_(requires_grad)

@@ -1,0 +1,77 @@
+"""What an attack returns: one entry per sample, checked against the budget."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+
+import torch
+from torch import Tensor
+
+from snnlib.attacks.budget import Budget, l2_distance, linf_distance
+from snnlib.errors import InputError
+
+
+@dataclass(frozen=True)
+class AttackResult:
+    """Outcome of one attack on N samples.
+
+    adversarial: [N, C, H, W] in image space, [T, N, C, H, W] in encoded space; a sample that was never fooled
+    carries the attack's best try.
+    success: [N] bool, misclassified at `adversarial`.
+    first_successful_step: [N] int64, 0 = the clean sample already was misclassified, k = after the k-th step
+    (counted on over restarts), -1 = never.
+    loss: [N] at `adversarial`.
+    linf, l2: [N] length of the perturbation, in pixel units, in the attacked space.
+    forwards: [N] int64, forward passes that the sample took part in. backwards: [N] int64, gradients taken of
+    the sample's loss; the pass that finds it fooled takes none, though its batch may run on for the others.
+    zero_gradient: [N] bool, the first gradient taken was exactly 0 everywhere (False where none was taken).
+    """
+
+    budget: Budget
+    adversarial: Tensor
+    success: Tensor
+    first_successful_step: Tensor
+    loss: Tensor
+    linf: Tensor
+    l2: Tensor
+    forwards: Tensor
+    backwards: Tensor
+    zero_gradient: Tensor
+
+    def __len__(self) -> int:
+        return len(self.success)
+
+
+def checked_result(budget: Budget, x: Tensor, origin: Tensor, **per_sample: Tensor) -> AttackResult:
+    """Measure and check the sample-first points `x` found around `origin` ([N, ...]).
+
+    Errors: RuntimeError if a point lies outside the ball or the box, which is a fault of the attack.
+    """
+    inside = budget.inside(x, origin)
+    linf, l2 = linf_distance(x, origin), l2_distance(x, origin)
+    if not inside.all():
+        culprit = int((~inside).nonzero()[0])
+        raise RuntimeError(
+            f"attack left its budget {budget}: sample {culprit} has linf {linf[culprit]:.8g}, "
+            f"l2 {l2[culprit]:.8g}, values {x[culprit].min():.8g}..{x[culprit].max():.8g}"
+        )
+    adversarial = x.transpose(0, 1).contiguous() if budget.space == "encoded" else x
+    return AttackResult(budget=budget, adversarial=adversarial, linf=linf, l2=l2, **per_sample)
+
+
+def concatenate(results: Sequence[AttackResult]) -> AttackResult:
+    """Join results along the samples. Errors: InputError for none at all, or for unequal budgets."""
+    if not results:
+        raise InputError("no attack results to concatenate; expected at least one")
+    budgets = {result.budget for result in results}
+    if len(budgets) > 1:
+        raise InputError(f"attack results have {len(budgets)} different budgets; join equal ones only")
+    budget = results[0].budget
+    joined = {}
+    for field in fields(AttackResult):
+        if field.name != "budget":
+            sample_axis = 1 if field.name == "adversarial" and budget.space == "encoded" else 0
+            parts = [getattr(result, field.name) for result in results]
+            joined[field.name] = torch.cat(parts, dim=sample_axis)
+    return AttackResult(budget=budget, **joined)

@@ -1,0 +1,68 @@
+"""`load_images`: one call for every image data set, always split into train, validation and test."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+from snnlib import paths
+from snnlib.data.cifar10 import CLASS_NAMES, read_cifar10
+from snnlib.data.embedded import read_embedded
+from snnlib.data.image_set import ImageSet, ImageSplits, split_train_validation
+from snnlib.data.tinyimagenet import read_tinyimagenet
+from snnlib.data.torchvision_sets import Originals, read_cifar100, read_svhn
+from snnlib.errors import InputError
+
+__all__ = ["DATA_SETS", "SUBSETS", "ImageSet", "ImageSplits", "load_images", "split_train_validation"]
+
+DATA_SETS: dict[str, Callable[[Path], Originals]] = {
+    "cifar10": read_cifar10,
+    "cifar100": read_cifar100,
+    "svhn": read_svhn,
+    "tinyimagenet": read_tinyimagenet,
+}
+SUBSETS = ("embedded", "whole")
+
+
+def load_images(
+    name: str = "cifar10",
+    *,
+    subset: str = "embedded",
+    data_dir: Path | str | None = None,
+    validation_fraction: float = 0.1,
+    train_per_class: int | None = None,
+    test_per_class: int | None = None,
+    seed: int = 0,
+) -> ImageSplits:
+    """Load a data set and hold out validation images from its training images, class by class.
+
+    name: "cifar10", "cifar100", "svhn" or "tinyimagenet".
+    subset: "whole", or "embedded" (CIFAR-10 only, 500 + 100 images per class, no download).
+    data_dir: folder with the whole data set, or for its download; `data` among the artifacts by default.
+    validation_fraction, seed: how many training images per class are held out, and which.
+    train_per_class, test_per_class: keep only the first images of each class, before anything is held out.
+
+    The test split is the published one and plays no part in the choice of validation images.
+    Raises InputError: unknown name or subset, missing folder, damaged files, no network.
+    """
+    if name not in DATA_SETS:
+        raise InputError(f"unknown data set {name!r}; expected one of: {', '.join(DATA_SETS)}")
+    if subset not in SUBSETS:
+        raise InputError(f"unknown subset {subset!r}; expected one of: {', '.join(SUBSETS)}")
+    if data_dir is not None and not Path(data_dir).is_dir():
+        raise InputError(f"data folder {data_dir} does not exist: correct the path or create it")
+    train, test, class_names = _originals(name, subset, data_dir)
+    if train_per_class is not None:
+        train = train.first_per_class(train_per_class)
+    if test_per_class is not None:
+        test = test.first_per_class(test_per_class)
+    train, validation = split_train_validation(train, validation_fraction, seed)
+    return ImageSplits(name, train, validation, test, len(class_names), class_names)
+
+
+def _originals(name: str, subset: str, data_dir: Path | str | None) -> Originals:
+    if subset == "whole":
+        return DATA_SETS[name](paths.ARTIFACTS / "data" if data_dir is None else Path(data_dir))
+    if name != "cifar10":
+        raise InputError(f"data set {name!r} has no embedded subset, only cifar10 has: use subset='whole'")
+    return *read_embedded(), CLASS_NAMES

@@ -1,0 +1,160 @@
+"""Robustness as stored rows: one attack plan under one threat model gives one row per sample."""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import asdict, dataclass
+
+import pandas as pd
+import torch
+from torch import Tensor
+
+from snnlib.attacks import ATTACKS, AttackResult, Budget
+from snnlib.data import ImageSet
+from snnlib.encoding import encoder_gradient
+from snnlib.errors import InputError
+from snnlib.models import Model
+from snnlib.models.build import parse_surrogate
+from snnlib.neurons import kernel_name, neurons_of
+from snnlib.progress import progress
+from snnlib.results import ROW_COLUMNS
+from snnlib.training.accuracy import evaluating
+
+
+@dataclass(frozen=True)
+class ThreatModel:
+    """What an attacker may touch, and in which state the network is attacked.
+
+    space: "image", or "encoded" (the perturbation is added after the encoder, to each time step on its own).
+    batch_norm: see `snnlib.attacks.prepared.prepared`. encoder_gradient: how an image-space attacker differentiates
+    the encoder, "" where no encoder is crossed.
+    """
+
+    name: str
+    space: str
+    batch_norm: str = "eval"
+    encoder_gradient: str = ""
+
+
+AUTHORS = ThreatModel("authors", "encoded", batch_norm="train")
+"""Luu et al. 2025, their code: perturbation on the bit planes, BatchNorm in train mode, scored in eval mode."""
+AUTHORS_DRIFTING = ThreatModel("authors, drifting BN", "encoded", batch_norm="train-and-keep")
+"""As `AUTHORS`, and the running statistics keep what the attacked test batches did to them, as in their code."""
+ENCODED = ThreatModel("encoded, BN eval", "encoded")
+"""As `AUTHORS`, on the function that is scored: BatchNorm in eval mode throughout."""
+IMAGE = ThreatModel("image", "image", encoder_gradient="straight_through")
+"""The threat model of the field: the image is perturbed and encoded anew, the network is the deployed one."""
+IMAGE_SMOOTH = ThreatModel("image, smooth encoder", "image", encoder_gradient="smooth")
+"""As `IMAGE`; the attacker differentiates the encoder by its smooth stand-in."""
+
+
+@dataclass(frozen=True)
+class AttackPlan:
+    """One attack with its numbers. surrogate: "own", or as `parse_surrogate` reads it. None: the attack's default."""
+
+    attack: str
+    eps: float
+    norm: str = "linf"
+    steps: int | None = None
+    step_size: float | None = None
+    restarts: int | None = None
+    surrogate: str = "own"
+
+    def options(self) -> dict:
+        """Keyword arguments that go to the attack beside the budget."""
+        given = {"steps": self.steps, "step_size": self.step_size, "restarts": self.restarts}
+        return {name: value for name, value in given.items() if value is not None}
+
+    def as_config(self) -> dict:
+        return asdict(self)
+
+
+def predictions(model: Model, image_set: ImageSet, batch_size: int = 256, device: str = "cpu") -> Tensor:
+    """Predicted classes [N] int64 on the CPU, in eval mode."""
+    with evaluating(model):
+        batches = torch.arange(len(image_set)).split(batch_size)
+        return torch.cat([model(image_set.batch(index, device)).argmax(1).cpu() for index in batches])
+
+
+def run_attack(
+    model: Model, images: Tensor, labels: Tensor, threat: ThreatModel, plan: AttackPlan, *, seed: int = 0
+) -> AttackResult:
+    """One batch of one plan under one threat model; the model comes back as it was, except for drifting BatchNorm."""
+    if plan.attack not in ATTACKS:
+        raise InputError(f"attack is {plan.attack!r}; expected one of {', '.join(ATTACKS)}; choose one of these")
+    with encoder_gradient(model, crossed_by(model, threat)):
+        return ATTACKS[plan.attack](
+            model,
+            images,
+            labels,
+            Budget(plan.eps, norm=plan.norm, space=threat.space),
+            generator=torch.Generator().manual_seed(seed),
+            gradient=None if plan.surrogate == "own" else parse_surrogate(plan.surrogate),
+            batch_norm=threat.batch_norm,
+            **plan.options(),
+        )
+
+
+def crossed_by(model: Model, threat: ThreatModel) -> str | None:
+    """The gradient by which the attacker crosses this model's encoder; None where it has only its exact one."""
+    wanted = threat.encoder_gradient
+    return wanted if wanted and wanted in model.encoder.gradients else None
+
+
+def attack_rows(
+    model: Model,
+    image_set: ImageSet,
+    threat: ThreatModel,
+    plan: AttackPlan,
+    *,
+    run: str,
+    model_name: str,
+    dataset: str,
+    seed: int = 0,
+    split: str = "test",
+    batch_size: int = 100,
+    device: str = "cpu",
+) -> pd.DataFrame:
+    """Attack every image of `image_set` and return the rows of `snnlib.results.ROW_SCHEMA`, in its order.
+
+    `run` names the trained network; `seed` is that of its training and of the attack's noise.
+    """
+    clean_correct = predictions(model, image_set, batch_size, device) == image_set.labels
+    if threat.batch_norm == "train-and-keep":
+        model = copy.deepcopy(model)
+    batches = torch.arange(len(image_set)).split(batch_size)
+    parts = []
+    for index in progress(batches, label=f"{plan.attack} {255 * plan.eps:g}/255 on {model_name}, {threat.name}"):
+        images, labels = image_set.batch(index, device), image_set.labels[index].to(device)
+        result = run_attack(model, images, labels, threat, plan, seed=seed)
+        parts.append(_measured(result, index))
+    own = neurons_of(model)
+    rows = pd.concat(parts, ignore_index=True).assign(
+        run=run,
+        model=model_name,
+        dataset=dataset,
+        split=split,
+        label=image_set.labels.numpy(),
+        seed=seed,
+        threat_model=threat.name,
+        attack=plan.attack,
+        space=threat.space,
+        batch_norm=threat.batch_norm,
+        norm=plan.norm,
+        eps=plan.eps,
+        steps=plan.steps or 1,
+        step_size=float("nan") if plan.step_size is None else plan.step_size,
+        restarts=plan.restarts or 1,
+        surrogate=repr(own[0].surrogate) if plan.surrogate == "own" and own else plan.surrogate,
+        encoder_gradient=crossed_by(model, threat) or ("exact" if threat.space == "image" else ""),
+        clean_correct=clean_correct.numpy(),
+        kernel=kernel_name(torch.device(device).type),
+        device=torch.device(device).type,
+    )
+    return rows[list(ROW_COLUMNS)]
+
+
+def _measured(result: AttackResult, index: Tensor) -> pd.DataFrame:
+    names = ("success", "first_successful_step", "loss", "linf", "l2", "forwards", "backwards")
+    measured = {name: getattr(result, name).cpu().numpy() for name in names}
+    return pd.DataFrame({"sample": index.numpy(), **measured})

@@ -1,0 +1,161 @@
+"""Train or load a network, attack it or load its rows: what is stored is never computed again."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+import pandas as pd
+
+from snnlib.cache import Artifact, code_digest, load_or_make_rows
+from snnlib.data import ImageSet, ImageSplits, load_images
+from snnlib.evaluation import AttackPlan, ThreatModel, attack_rows
+from snnlib.models import Model, build_model
+from snnlib.profiles import Profile
+from snnlib.runtime import default_device
+from snnlib.training import History, Recipe, evaluate_accuracy, fit, load_weights
+
+MODEL_CODE = ("snnlib.neurons", "snnlib.models", "snnlib.encoding", "snnlib.data", "snnlib.training")
+ATTACK_CODE = ("snnlib.attacks", "snnlib.evaluation")
+
+
+@dataclass(frozen=True)
+class Network:
+    """A network to train: arguments of `build_model` and of `Recipe`, beside those that the profile sets."""
+
+    label: str
+    name: str
+    model: dict = field(default_factory=dict)
+    recipe: dict = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class TrainedNetwork:
+    """A trained network at its best epoch on validation. run: the hash that names it in rows and on disk."""
+
+    network: Network
+    seed: int
+    model: Model
+    history: History
+    run: str
+    splits: ImageSplits
+    device: str
+
+
+@functools.lru_cache(maxsize=2)
+def load_profile_images(profile: Profile, data_dir: str | None = None) -> ImageSplits:
+    """CIFAR-10 at the size of the profile, loaded once per process."""
+    return load_images(
+        "cifar10",
+        subset=profile.subset,
+        data_dir=data_dir,
+        train_per_class=profile.train_per_class,
+        test_per_class=profile.test_per_class,
+    )
+
+
+def build_network(network: Network, profile: Profile, num_classes: int, seed: int) -> Model:
+    """The untrained network, with weights drawn by `seed`."""
+    options = {"time_steps": profile.time_steps, "width": profile.width, **network.model}
+    return build_model(network.name, num_classes, seed=seed, **options)
+
+
+def build_recipe(network: Network, profile: Profile, seed: int) -> Recipe:
+    """The profile's recipe with the network's own changes."""
+    options = {
+        "epochs": profile.epochs,
+        "batch_size": profile.batch_size,
+        "learning_rate": profile.learning_rate,
+        "weight_decay": profile.weight_decay,
+        "schedule": profile.schedule,
+        "augmentation": "flip",
+        **network.recipe,
+    }
+    return Recipe(seed=seed, **options)
+
+
+def trained(network: Network, profile: Profile, seed: int, data_dir: str | None = None) -> TrainedNetwork:
+    """Train the network at the profile's size, or take it from the artifacts; killed runs go on where they stopped."""
+    splits, device = load_profile_images(profile, data_dir), default_device()
+    model, recipe = build_network(network, profile, splits.num_classes, seed), build_recipe(network, profile, seed)
+    code = MODEL_CODE if recipe.attack is None else MODEL_CODE + ("snnlib.attacks",)
+    images = {"name": splits.name, "subset": profile.subset, "train_per_class": profile.train_per_class}
+    config = {"model": model.config, "recipe": recipe.as_config(), "data": images, "code": code_digest(*code)}
+    artifact = Artifact("networks", config)
+    history = fit(model, splits, recipe, directory=artifact.path(""), device=device)
+    load_weights(history.best, model)
+    model.eval()
+    return TrainedNetwork(network, seed, model, history, artifact.hash, splits, device)
+
+
+def attacked_images(profile: Profile, splits: ImageSplits) -> ImageSet:
+    """The test images that attacks run on: the first of each class."""
+    if profile.attacked_per_class is None:
+        return splits.test
+    return splits.test.first_per_class(profile.attacked_per_class)
+
+
+def attacked(
+    trained_network: TrainedNetwork, profile: Profile, threat: ThreatModel, plans: Iterable[AttackPlan]
+) -> pd.DataFrame:
+    """Rows of every plan under one threat model; each plan is stored on its own as soon as it is done."""
+    image_set = attacked_images(profile, trained_network.splits)
+
+    def make(plan: AttackPlan) -> pd.DataFrame:
+        return attack_rows(
+            trained_network.model,
+            image_set,
+            threat,
+            plan,
+            run=trained_network.run,
+            model_name=trained_network.network.label,
+            dataset=trained_network.splits.name,
+            seed=trained_network.seed,
+            batch_size=profile.attack_batch_size,
+            device=trained_network.device,
+        )
+
+    parts = []
+    for plan in plans:
+        config = {
+            "network": trained_network.run,
+            "label": trained_network.network.label,
+            "threat": vars(threat),
+            "plan": plan.as_config(),
+            "images": len(image_set),
+            "batch_size": profile.attack_batch_size,
+            "code": code_digest(*MODEL_CODE, *ATTACK_CODE),
+        }
+        parts.append(load_or_make_rows("rows", config, functools.partial(make, plan)))
+    return pd.concat(parts, ignore_index=True)
+
+
+def accuracy_rows(networks: Iterable[TrainedNetwork]) -> pd.DataFrame:
+    """One row per trained network: best epoch, and accuracy on validation and on the whole test set."""
+    rows = []
+    for item in networks:
+        best = item.history.epochs[item.history.best_epoch - 1]
+        rows.append(
+            {
+                "model": item.network.label,
+                "seed": item.seed,
+                "run": item.run,
+                "best_epoch": item.history.best_epoch,
+                "validation_accuracy": best["validation_accuracy"],
+                "test_accuracy": evaluate_accuracy(item.model, item.splits.test, device=item.device),
+                "test_images": len(item.splits.test),
+            }
+        )
+    return pd.DataFrame(rows)
+
+
+def training_curves(networks: Iterable[TrainedNetwork]) -> pd.DataFrame:
+    """One row per epoch of each network: loss, training and validation accuracy."""
+    return pd.DataFrame(
+        [
+            {"model": item.network.label, "seed": item.seed, **{k: v for k, v in epoch.items() if k != "parts"}}
+            for item in networks
+            for epoch in item.history.epochs
+        ]
+    )

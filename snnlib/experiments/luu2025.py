@@ -1,0 +1,150 @@
+"""Luu et al. 2025: the networks of the chapter, its attacks, and the measurements behind its figures.
+
+**Source:** the set-up is that of the authors' code (depths, encoder, neuron, stem, optimiser, attack numbers).
+Their paper's tables are not available to us, so their layout is reconstructed; see notebook 15.
+"""
+
+from __future__ import annotations
+
+import functools
+
+import pandas as pd
+
+from snnlib.cache import code_digest, load_or_make_rows
+from snnlib.evaluation import AUTHORS, AUTHORS_DRIFTING, ENCODED, IMAGE, IMAGE_SMOOTH, AttackPlan, ThreatModel
+from snnlib.experiments.common import (
+    ATTACK_CODE,
+    MODEL_CODE,
+    Network,
+    TrainedNetwork,
+    attacked,
+    attacked_images,
+    trained,
+)
+from snnlib.profiles import Profile
+from snnlib.sparsity import gradient_by_operation, input_gradient_measures
+
+HEADLINE_EPS = 6 / 255
+"""Perturbation size of the authors' code, for FGSM and PGD."""
+DEFENCE = {"name": "pgd", "eps": 8 / 255, "steps": 3, "step_size": 4 / 255}
+"""Inner attack of the defended baseline."""
+NETWORKS = {
+    "sew_max": Network("SEW-ResNet-18, max pool", "sew_resnet18", {"pool": "max"}),
+    "sew_avg": Network("SEW-ResNet-18, average pool", "sew_resnet18", {"pool": "avg"}),
+    "spiking_max": Network("Spiking-ResNet-18, max pool", "spiking_resnet18", {"pool": "max"}),
+    "defended": Network(
+        "SEW-ResNet-18, defended",
+        "sew_resnet18",
+        {"pool": "max", "encoder": "direct", "time_steps": 4},
+        {"objective": "adversarial", "attack": DEFENCE},
+    ),
+}
+"""The vanilla networks use phase coding. The defended one stands for the paper's defended WideResNet-16: the same
+SEW-ResNet, adversarially trained on images, with direct coding and T = 4 as its competitors use."""
+LADDER = (AUTHORS_DRIFTING, AUTHORS, ENCODED, IMAGE, IMAGE_SMOOTH)
+"""Threat models from the authors' own to the deployed network's, in order of increasing trust."""
+
+
+def network(key: str, depth: int = 18) -> Network:
+    """A network of the chapter at another depth."""
+    base = NETWORKS[key]
+    return Network(base.label.replace("18", str(depth)), base.name.replace("18", str(depth)), base.model, base.recipe)
+
+
+def trained_networks(profile: Profile, keys: tuple[str, ...], data_dir: str | None = None) -> list[TrainedNetwork]:
+    """Every network of `keys`, for every seed of the profile, trained or loaded."""
+    return [trained(NETWORKS[key], profile, seed, data_dir) for key in keys for seed in profile.seeds]
+
+
+def authors_fgsm(eps: float = HEADLINE_EPS) -> AttackPlan:
+    """FGSM as in the authors' code."""
+    return AttackPlan("fgsm", eps)
+
+
+def authors_pgd(eps: float = HEADLINE_EPS) -> AttackPlan:
+    """PGD as in the authors' code: 7 steps of 0.01 from one uniform random start."""
+    return AttackPlan("pgd", eps, steps=7, step_size=0.01)
+
+
+def strong_pgd(profile: Profile, eps: float = HEADLINE_EPS) -> AttackPlan:
+    """PGD with the profile's number of steps of 2.5 eps / steps."""
+    return AttackPlan("pgd", eps, steps=profile.steps)
+
+
+def curve_plans(profile: Profile, threat: ThreatModel) -> list[AttackPlan]:
+    """FGSM and PGD over the profile's eps, as the authors do on the encoded side, with more steps on images."""
+    eps_values = [level / 255 for level in profile.eps_levels]
+    pgd_plans = [authors_pgd(eps) if threat.space == "encoded" else strong_pgd(profile, eps) for eps in eps_values]
+    return [authors_fgsm(eps) for eps in eps_values] + pgd_plans
+
+
+def noise_plan(eps: float = HEADLINE_EPS) -> AttackPlan:
+    """One draw of uniform noise in the ball, the floor under every attack."""
+    return AttackPlan("random_noise", eps)
+
+
+def ladder_rows(item: TrainedNetwork, profile: Profile) -> pd.DataFrame:
+    """The headline eps under every threat model of `LADDER`, with FGSM, PGD and noise."""
+    parts = []
+    for threat in LADDER:
+        if threat is IMAGE_SMOOTH and "smooth" not in item.model.encoder.gradients:
+            continue
+        pgd = authors_pgd() if threat.space == "encoded" else strong_pgd(profile)
+        parts.append(attacked(item, profile, threat, [noise_plan(), authors_fgsm(), pgd]))
+    return pd.concat(parts, ignore_index=True)
+
+
+def curve_rows(item: TrainedNetwork, profile: Profile) -> pd.DataFrame:
+    """Figure 2: the curves under the authors' threat model and in image space."""
+    parts = [attacked(item, profile, threat, curve_plans(profile, threat)) for threat in (AUTHORS, IMAGE)]
+    return pd.concat(parts, ignore_index=True)
+
+
+def operation_rows(item: TrainedNetwork, profile: Profile, batch_norm: str) -> pd.DataFrame:
+    """Figures 3 and 5: gradient sparsity and norm per operation, on the first test images of each class."""
+    images = attacked_images(profile, item.splits)
+    count = min(profile.inspected_images, len(images))
+
+    def make() -> pd.DataFrame:
+        chosen = images.take(range(0, len(images), max(1, len(images) // count))).take(range(count))
+        table = gradient_by_operation(
+            item.model,
+            chosen.batch(slice(None), item.device),
+            chosen.labels.to(item.device),
+            batch_norm=batch_norm,
+            space="encoded",
+            batch_size=profile.attack_batch_size,
+        )
+        return table.assign(model=item.network.label, seed=item.seed, batch_norm=batch_norm)
+
+    config = {
+        "network": item.run,
+        "label": item.network.label,
+        "batch_norm": batch_norm,
+        "images": count,
+        "batch_size": profile.attack_batch_size,
+        "code": code_digest(*MODEL_CODE, *ATTACK_CODE, "snnlib.sparsity"),
+    }
+    return load_or_make_rows("operations", config, make)
+
+
+def input_rows(item: TrainedNetwork, profile: Profile, space: str, batch_norm: str) -> pd.DataFrame:
+    """Sparsity of the gradient at the input, one row per sample: the quantity of Theorem 4.1."""
+    images = attacked_images(profile, item.splits)
+    measure = functools.partial(
+        input_gradient_measures, item.model, space=space, batch_norm=batch_norm, target="true_class_probability"
+    )
+
+    def make() -> pd.DataFrame:
+        table = measure(images.batch(slice(None), item.device), images.labels.to(item.device))
+        return table.assign(model=item.network.label, seed=item.seed, space=space, batch_norm=batch_norm)
+
+    config = {
+        "network": item.run,
+        "label": item.network.label,
+        "space": space,
+        "batch_norm": batch_norm,
+        "images": len(images),
+        "code": code_digest(*MODEL_CODE, *ATTACK_CODE, "snnlib.sparsity"),
+    }
+    return load_or_make_rows("input_gradients", config, make)

@@ -1,0 +1,119 @@
+"""Checkpoints: one safetensors file with weights, optimiser state and JSON metadata; never anything pickled.
+
+The same state gives the same bytes: tensors lie sorted by name, the metadata is one sorted JSON text, and no
+time of day goes in.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from snnlib.errors import InputError
+from snnlib.files import replacing
+
+METADATA_KEY = "snnlib"  # one key only: safetensors writes several in no fixed order
+MODEL, OPTIMISER = "model", "optimiser"
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A checkpoint as read: tensors by name, and the metadata that was saved with them."""
+
+    path: Path
+    model_state: dict[str, Tensor]
+    optimiser_state: dict[str, Tensor]
+    metadata: dict
+
+    def restore_model(self, model: nn.Module) -> None:
+        """Copy parameters and buffers into `model`. Errors: InputError naming a tensor that does not fit."""
+        expected = model.state_dict()
+        for name in sorted(expected.keys() | self.model_state.keys()):
+            theirs, ours = _shape(self.model_state.get(name)), _shape(expected.get(name))
+            if theirs != ours:
+                raise InputError(
+                    f"{self.path} does not fit the model: {name} is {theirs} there, {ours} in the model; "
+                    "build the model as it was trained"
+                )
+        model.load_state_dict(self.model_state)
+
+    def restore_optimiser(self, optimiser: torch.optim.Optimizer, model: nn.Module) -> None:
+        """Give `optimiser`, made for the parameters of `model`, the state that it had."""
+        state: dict[int, dict[str, Tensor]] = {}
+        indices = {name: index for index, name in enumerate(_trainable_names(model))}
+        for key, value in self.optimiser_state.items():
+            name, _, quantity = key.rpartition("/")
+            state.setdefault(indices[name], {})[quantity] = value
+        optimiser.load_state_dict({**optimiser.state_dict(), "state": state})
+
+
+def save_checkpoint(
+    path: Path | str, model: nn.Module, optimiser: torch.optim.Optimizer | None, metadata: dict
+) -> None:
+    """Write atomically. `metadata`: plain types, NaN excluded. `optimiser` None: weights only."""
+    tensors = {f"{MODEL}/{name}": value for name, value in model.state_dict().items()}
+    if optimiser is not None:
+        names = _trainable_names(model)
+        for index, quantities in optimiser.state_dict()["state"].items():
+            for quantity, value in quantities.items():
+                if value is not None:
+                    tensors[f"{OPTIMISER}/{names[index]}/{quantity}"] = value
+    tensors = {name: _plain_copy(value) for name, value in tensors.items()}
+    text = json.dumps(metadata, sort_keys=True, allow_nan=False)
+    with replacing(path) as temporary:
+        save_file(tensors, temporary, metadata={METADATA_KEY: text})
+
+
+def read_checkpoint(path: Path | str) -> Checkpoint:
+    """Read a checkpoint to the CPU. Errors: InputError for a missing file and for one that is no
+    checkpoint."""
+    path = Path(path)
+    if not path.is_file():
+        raise InputError(f"{path} does not exist; expected a checkpoint; train first or correct the path")
+    try:
+        with safe_open(path, framework="pt") as stream:
+            text = (stream.metadata() or {}).get(METADATA_KEY)
+            names = stream.keys()
+            tensors = {name: stream.get_tensor(name) for name in names}
+    except SafetensorError as error:
+        raise InputError(
+            f"{path} is damaged ({error}); expected a checkpoint; delete it and train again"
+        ) from error
+    if text is None:
+        raise InputError(f"{path} holds no snnlib metadata; expected a checkpoint written by snnlib.training")
+    return Checkpoint(path, _under(MODEL, tensors), _under(OPTIMISER, tensors), json.loads(text))
+
+
+def load_weights(path: Path | str, model: nn.Module) -> dict:
+    """Restore `model` from a checkpoint and return the checkpoint's metadata (recipe, model, data, history).
+
+    Errors: InputError for a missing or damaged file and for a model of another shape.
+    """
+    checkpoint = read_checkpoint(path)
+    checkpoint.restore_model(model)
+    return checkpoint.metadata
+
+
+def _trainable_names(model: nn.Module) -> list[str]:
+    """In the order in which the optimiser numbers them."""
+    return [name for name, parameter in model.named_parameters() if parameter.requires_grad]
+
+
+def _under(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    start = f"{prefix}/"
+    return {name.removeprefix(start): value for name, value in tensors.items() if name.startswith(start)}
+
+
+def _plain_copy(value: Tensor) -> Tensor:
+    # A copy, because safetensors refuses tensors that share memory (tied weights).
+    return value.detach().cpu().clone(memory_format=torch.contiguous_format)
+
+
+def _shape(value: Tensor | None) -> str:
+    return "absent" if value is None else str(list(value.shape))

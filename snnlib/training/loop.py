@@ -1,0 +1,213 @@
+"""`fit`: train by a recipe, keep what is needed to go on after a kill, choose the best epoch on validation.
+
+Per epoch, in this order and each write atomic: best.safetensors (if this epoch is the best),
+last.safetensors, log.jsonl. last.safetensors decides what has happened; whatever a kill leaves ahead of it or
+behind it is written again.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import nn
+from tqdm import tqdm
+
+from snnlib.data.image_set import ImageSet, ImageSplits
+from snnlib.errors import InputError
+from snnlib.files import file_lock
+from snnlib.progress import progress
+from snnlib.training.accuracy import evaluate_accuracy, evaluating
+from snnlib.training.checkpoint import read_checkpoint, save_checkpoint
+from snnlib.training.epoch import TrainingDiverged, batches_per_epoch, build_optimiser, train_epoch
+from snnlib.training.log import EpochLog
+from snnlib.training.randomness import global_randomness_at
+from snnlib.training.recipe import Recipe
+
+__all__ = ["History", "TrainingDiverged", "fit"]
+
+LAST, BEST, LOG = "last.safetensors", "best.safetensors", "log.jsonl"
+
+
+@dataclass(frozen=True)
+class History:
+    """What a run has done so far.
+
+    epochs: one dict per epoch (epoch from 1, loss, train_accuracy, parts, learning_rate,
+    validation_accuracy).
+    finished: all epochs of the recipe are there. last, best: the checkpoints.
+    """
+
+    epochs: tuple[dict, ...]
+    finished: bool
+    last: Path
+    best: Path
+
+    @property
+    def best_epoch(self) -> int:
+        """The epoch of the highest validation accuracy, the earliest of equal ones."""
+        return best_of(self.epochs)["epoch"]
+
+
+def best_of(history: Sequence[dict]) -> dict:
+    """The record of the highest validation accuracy, the earliest of equal ones."""
+    return max(history, key=lambda record: record["validation_accuracy"])
+
+
+def fit(
+    model: nn.Module,
+    splits: ImageSplits,
+    recipe: Recipe,
+    *,
+    directory: Path | str,
+    device: torch.device | str = "cpu",
+    resume: bool = True,
+    time_limit: float | None = None,
+) -> History:
+    """Train `model` in place (images [N, C, H, W] to logits [N, classes]) and return the history.
+
+    The model ends on `device` with the weights of the last epoch; `load_weights(history.best, model)` gives
+    the best. A run that was killed or timed out goes on where its last checkpoint stands and ends with the
+    same bytes in last.safetensors and best.safetensors as an uninterrupted one on the same machine (on CUDA
+    after `snnlib.runtime.make_deterministic`). A finished run is only loaded. resume False starts over.
+    time_limit: seconds; no epoch starts that would end later, judged by the one before, but one is always
+    done.
+    Errors: InputError if the folder holds another run, if the model does not fit the data or the checkpoint;
+    TrainingDiverged if the loss stops being finite.
+    """
+    directory, device = Path(directory), torch.device(device)
+    if recipe.precision == "bfloat16" and device.type != "cuda":
+        raise InputError(f"precision is 'bfloat16' on {device.type}; expected CUDA; use precision='float32'")
+    model.to(device)
+    _check_logits(model, splits, device)
+    run = _Run(model, splits, recipe, directory, device)
+    with file_lock(directory / "fit.lock", wait_seconds=5):
+        if not resume:
+            _forget(directory)
+        run.restore()
+        if not run.finished:
+            run.train(time_limit)
+    return History(tuple(run.history), run.finished, directory / LAST, directory / BEST)
+
+
+class _Run:
+    """A run in its folder: the live model and optimiser, and the history that last.safetensors confirms."""
+
+    def __init__(
+        self, model: nn.Module, splits: ImageSplits, recipe: Recipe, directory: Path, device: torch.device
+    ) -> None:
+        self.model, self.splits, self.recipe = model, splits, recipe
+        self.directory, self.device = directory, device
+        self.optimiser = build_optimiser(model, recipe)
+        self.identity = {
+            "recipe": recipe.as_config(),
+            "model": _model_config(model),
+            "data": _data_summary(splits),
+        }
+        self.history: list[dict] = []
+
+    @property
+    def finished(self) -> bool:
+        return len(self.history) == self.recipe.epochs
+
+    def restore(self) -> None:
+        """Take over the last checkpoint, if there is one, and bring the log in line with it."""
+        if (self.directory / LAST).exists():
+            checkpoint = read_checkpoint(self.directory / LAST)
+            _check_same_run(self.directory, checkpoint.metadata, self.identity)
+            if not (self.directory / BEST).exists():
+                raise InputError(
+                    f"{self.directory} has {LAST} but no {BEST}; expected both; start over with resume=False"
+                )
+            checkpoint.restore_model(self.model)
+            checkpoint.restore_optimiser(self.optimiser, self.model)
+            self.history = checkpoint.metadata["history"]
+        self.log = EpochLog(self.directory / LOG)
+        self.log.write(self.history)
+
+    def train(self, time_limit: float | None) -> None:
+        """Train the epochs that the history lacks."""
+        start, steps = time.perf_counter(), batches_per_epoch(self.recipe, self.splits.train)
+        first, last = len(self.history) + 1, self.recipe.epochs
+        with progress(total=(last - first + 1) * steps, label=f"training, epochs {first}-{last}") as bar:
+            for epoch in range(first, last + 1):
+                seconds = self._train_epoch(epoch, bar)
+                if time_limit is not None and time.perf_counter() - start + seconds > time_limit:
+                    break
+
+    def _train_epoch(self, epoch: int, bar: tqdm) -> float:
+        """Train, score, save and log one epoch; returns the seconds that it took."""
+        start = time.perf_counter()
+        with global_randomness_at(self.device, "model", self.recipe.seed, epoch):
+            record = train_epoch(
+                self.model, self.optimiser, self.splits.train, self.recipe, epoch, self.device, bar.update
+            )
+            training_seconds = time.perf_counter() - start
+            accuracy = evaluate_accuracy(self.model, self.splits.validation, device=self.device)
+        self.history.append({**record, "validation_accuracy": accuracy})
+        self._save()
+        seconds = time.perf_counter() - start
+        self.log.set_times(epoch, seconds, len(self.splits.train) / training_seconds)
+        self.log.write(self.history)
+        bar.set_postfix(loss=f"{record['loss']:.3f}", validation=f"{accuracy:.1%}")
+        return seconds
+
+    def _save(self) -> None:
+        metadata = {**self.identity, "history": self.history}
+        if best_of(self.history) is self.history[-1]:
+            save_checkpoint(self.directory / BEST, self.model, None, metadata)
+        save_checkpoint(self.directory / LAST, self.model, self.optimiser, metadata)
+
+
+def _forget(directory: Path) -> None:
+    for name in (LAST, BEST, LOG):
+        (directory / name).unlink(missing_ok=True)
+
+
+def _check_same_run(directory: Path, theirs: dict, ours: dict) -> None:
+    for section, values in json.loads(json.dumps(ours)).items():
+        for key in sorted(values.keys() | theirs[section].keys()):
+            there, here = theirs[section].get(key), values.get(key)
+            if there != here:
+                raise InputError(
+                    f"{directory} holds another run: {section} {key} is {there!r} there, {here!r} here; "
+                    "choose another directory, or resume=False to start over"
+                )
+
+
+def _check_logits(model: nn.Module, splits: ImageSplits, device: torch.device) -> None:
+    """Errors: InputError for an empty split and unless the model gives one logit per class."""
+    for name in ("train", "validation"):
+        if len(getattr(splits, name)) == 0:
+            raise InputError(
+                f"the {name} split of {splits.name} is empty; expected images; use a larger data set"
+            )
+    wanted = [1, splits.num_classes]
+    with evaluating(model):
+        found = list(model(splits.validation.batch([0], device)).shape)
+    if found != wanted:
+        raise InputError(
+            f"the model gives {found} for one image; expected {wanted}; build it with num_classes={wanted[1]}"
+        )
+
+
+def _model_config(model: nn.Module) -> dict:
+    """The arguments that built the model, which tell apart models of equal shapes, such as max and average
+    pool."""
+    return dict(getattr(model, "config", {}))
+
+
+def _data_summary(splits: ImageSplits) -> dict:
+    return {"name": splits.name, "train": _digest(splits.train), "validation": _digest(splits.validation)}
+
+
+def _digest(images: ImageSet) -> str:
+    """16 hex digits over pixels and labels."""
+    digest = hashlib.sha256(images.images.contiguous().numpy())
+    digest.update(images.labels.contiguous().numpy())
+    return digest.hexdigest()[:16]

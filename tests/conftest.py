@@ -1,0 +1,47 @@
+"""Fixtures that several test files share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import nbformat
+import pytest
+from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
+
+from snnlib import paths
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+
+
+@pytest.fixture
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty project folder in place of the repository, for this process and the kernels it starts."""
+    folder = tmp_path / "home"
+    folder.mkdir()
+    monkeypatch.setattr(paths, "ROOT", folder)
+    for name in ("NOTEBOOKS", "FIGURES", "ARTIFACTS"):
+        monkeypatch.setattr(paths, name, folder / name.lower())
+    monkeypatch.setenv("SNNLIB_HOME", str(folder))
+    monkeypatch.setenv("PYTHONPATH", str(REPOSITORY))
+    monkeypatch.setenv("JUPYTER_PATH", "")
+    monkeypatch.setenv("SNNLIB_PROGRESS", "off")
+    return folder
+
+
+@pytest.fixture
+def add_notebook(home: Path) -> Callable[..., Path]:
+    """A function that writes `notebooks/<name>.ipynb` with a title, a parameters cell and the given code cells."""
+
+    def add(
+        name: str, *code: str, needs: tuple[str, ...] = (), parameters: str = "", prose: str = ""
+    ) -> Path:
+        tagged = new_code_cell(f'profile = "quick"\n{parameters}', metadata={"tags": ["parameters"]})
+        notebook = new_notebook(metadata={"snnlib": {"needs": list(needs)}})
+        notebook.cells = [new_markdown_cell(f"# Title of {name}\n{prose}"), tagged, *map(new_code_cell, code)]
+        path = home / "notebooks" / f"{name}.ipynb"
+        path.parent.mkdir(exist_ok=True)
+        nbformat.write(notebook, path)
+        return path
+
+    return add

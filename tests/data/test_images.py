@@ -1,0 +1,105 @@
+from __future__ import annotations
+
+from functools import partial
+
+import pytest
+import torch
+
+from snnlib import paths
+from snnlib.data import load_images
+from snnlib.data.cifar10 import CLASS_NAMES, read_cifar10
+from snnlib.data.embedded import read_embedded
+from snnlib.data.images import DATA_SETS
+from snnlib.errors import InputError
+from snnlib.torchvision_ops import import_torchvision
+
+
+def fingerprints(images) -> set[bytes]:
+    return {image.numpy().tobytes() for image in images.images}
+
+
+@pytest.fixture(scope="module")
+def splits():
+    return load_images()
+
+
+def test_embedded_cifar10_is_split_by_class_when_nothing_else_is_asked(splits):
+    assert splits.name == "cifar10" and splits.num_classes == 10 and splits.class_names == CLASS_NAMES
+    assert splits.train.labels.bincount().tolist() == [450] * 10
+    assert splits.validation.labels.bincount().tolist() == [50] * 10
+    assert splits.test.labels.bincount().tolist() == [100] * 10
+
+
+def test_train_and_validation_are_disjoint_and_complete_when_split(splits):
+    train, validation = fingerprints(splits.train), fingerprints(splits.validation)
+    assert not train & validation
+    assert train | validation == fingerprints(read_embedded()[0])
+
+
+def test_test_split_is_untouched_when_seed_and_fraction_change(splits):
+    other = load_images(seed=5, validation_fraction=0.5)
+    assert torch.equal(other.test.images, read_embedded()[1].images)
+    assert torch.equal(other.test.labels, splits.test.labels)
+    assert not torch.equal(other.validation.labels, splits.validation.labels)
+
+
+def test_same_bytes_when_loaded_again(splits):
+    again = load_images()
+    assert torch.equal(again.train.images, splits.train.images)
+    assert torch.equal(again.validation.images, splits.validation.images)
+
+
+def test_split_is_the_recorded_one_when_seed_is_zero(splits):
+    """Stored results name this split by its seed alone, so it must never change."""
+    original = {image.numpy().tobytes(): position for position, image in enumerate(read_embedded()[0].images)}
+    held_out = [original[image.numpy().tobytes()] for image in splits.validation.images]
+    assert held_out[:6] == [9, 11, 15, 21, 25, 33]
+
+
+def test_subset_is_cut_before_the_split_when_images_per_class_are_given():
+    small = load_images(train_per_class=20, test_per_class=3)
+    assert small.train.labels.bincount().tolist() == [18] * 10
+    assert small.validation.labels.bincount().tolist() == [2] * 10
+    assert small.test.labels.bincount().tolist() == [3] * 10
+    first = read_embedded()[0].first_per_class(20)
+    assert fingerprints(small.train) | fingerprints(small.validation) == fingerprints(first)
+
+
+def test_whole_cifar10_is_split_when_folder_has_the_bin_layout(cifar, make, tmp_path, monkeypatch):
+    files = cifar.binary_files()
+    make.write_files(tmp_path / "cifar-10-batches-bin", files)
+    monkeypatch.setitem(DATA_SETS, "cifar10", partial(read_cifar10, bin_checksums=make.md5_table(files)))
+    splits = load_images(subset="whole", data_dir=tmp_path, validation_fraction=0.2)
+    assert splits.train.labels.bincount().tolist() == [8] * 10
+    assert splits.validation.labels.bincount().tolist() == [2] * 10
+    assert splits.test.labels.tolist() == cifar.labels["test_batch"].tolist()
+
+
+def test_artifacts_folder_is_used_when_no_data_folder_is_given(cifar, make, tmp_path, monkeypatch):
+    files = cifar.python_files()
+    monkeypatch.setattr(paths, "ARTIFACTS", tmp_path)
+    make.write_files(tmp_path / "data" / "cifar-10-batches-py", files)
+    trusting = make.trusting_class(import_torchvision().datasets.CIFAR10, files)
+    monkeypatch.setitem(DATA_SETS, "cifar10", partial(read_cifar10, dataset_class=trusting))
+    assert len(load_images(subset="whole").test) == 20
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (
+            {"name": "cifar-10"},
+            "unknown data set 'cifar-10'; expected one of: cifar10, cifar100, svhn, tinyimagenet",
+        ),
+        ({"subset": "half"}, "unknown subset 'half'; expected one of: embedded, whole"),
+        ({"name": "svhn"}, "data set 'svhn' has no embedded subset"),
+        ({"data_dir": "/no/such/folder"}, "data folder /no/such/folder does not exist"),
+        ({"train_per_class": 501}, "501 images per class asked for, class 0 has 500"),
+        ({"test_per_class": 0}, "0 images per class asked for, expected at least 1"),
+        ({"validation_fraction": 1.5}, "validation_fraction=1.5"),
+    ],
+)
+def test_one_clear_line_when_an_argument_is_wrong(arguments, message):
+    with pytest.raises(InputError, match=message) as error:
+        load_images(**arguments)
+    assert "\n" not in str(error.value)

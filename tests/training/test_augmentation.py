@@ -1,0 +1,68 @@
+"""Augmentations: what they do to an image, and that a key fixes it."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from snnlib.training.augmentation import AUGMENTATIONS, crop_flip, flip
+from snnlib.training.randomness import generator_at, global_randomness_at, seed_at
+
+
+def numbered_images(count: int) -> torch.Tensor:
+    """Each pixel has a number of its own, from 1."""
+    return torch.arange(1, count * 2 * 36 + 1, dtype=torch.float32).view(count, 2, 6, 6)
+
+
+def test_flip_gives_the_image_or_its_mirror_when_applied():
+    images = numbered_images(200)
+    flipped = flip(images, torch.Generator().manual_seed(0))
+    same = (flipped == images).flatten(1).all(1)
+    mirrored = (flipped == images.flip(3)).flatten(1).all(1)
+    assert torch.equal(same, ~mirrored) and 70 < same.sum() < 130
+
+
+def test_crop_flip_gives_a_window_of_the_padded_image_when_applied():
+    images = numbered_images(300)
+    cropped = crop_flip(images, torch.Generator().manual_seed(0))
+    padded = torch.nn.functional.pad(images, (4, 4, 4, 4))
+    seen = set()
+    for number, image in enumerate(cropped):
+        places = [
+            (row, column, mirrored)
+            for row in range(9)
+            for column in range(9)
+            for mirrored in (False, True)
+            if torch.equal(
+                image.flip(2) if mirrored else image, padded[number, :, row : row + 6, column : column + 6]
+            )
+        ]
+        assert len(places) == 1
+        seen.add(places[0])
+    assert {place[0] for place in seen} == {place[1] for place in seen} == set(range(9))
+    assert {place[2] for place in seen} == {False, True}
+
+
+@pytest.mark.parametrize("name", AUGMENTATIONS)
+def test_result_is_fixed_by_the_key_when_drawn_again(name):
+    images = numbered_images(20)
+    results = [AUGMENTATIONS[name](images, generator_at("augmentation", 3, epoch, 5)) for epoch in (1, 1, 2)]
+    assert torch.equal(results[0], results[1])
+    assert torch.equal(results[0], results[2]) == (name == "none")
+    assert results[0].shape == images.shape
+
+
+def test_seeds_differ_when_purpose_or_place_differ():
+    seeds = {seed_at("order", 1, 2), seed_at("order", 12), seed_at("order", 2, 1), seed_at("attack", 1, 2)}
+    assert len(seeds) == 4 and all(0 <= seed < 2**63 for seed in seeds)
+
+
+def test_global_generator_is_keyed_inside_and_restored_when_left():
+    torch.manual_seed(0)
+    draws = []
+    for _ in range(2):
+        with global_randomness_at(torch.device("cpu"), "model", 4, 2):
+            draws.append(torch.rand(3))
+    after = torch.rand(3)
+    torch.manual_seed(0)
+    assert torch.equal(*draws) and torch.equal(after, torch.rand(3))

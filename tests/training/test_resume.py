@@ -1,0 +1,189 @@
+"""Resuming: the bytes after a kill are those of a run that nobody touched."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from snnlib.errors import InputError
+from snnlib.files import sha256_of
+from snnlib.training import fit, load_weights
+from snnlib.training.checkpoint import read_checkpoint
+from snnlib.training.log import read_log
+
+REPOSITORY = Path(__file__).parents[2]
+DEATHS = ("inside-an-epoch", "between-best-and-last", "between-last-and-log", "from-outside")
+
+
+def hashes(folder: Path) -> dict[str, str]:
+    return {name: sha256_of(folder / name) for name in ("last.safetensors", "best.safetensors")}
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory) -> Path:
+    root = tmp_path_factory.mktemp("runs")
+    environment = {**os.environ, "PYTHONPATH": str(REPOSITORY), "OMP_NUM_THREADS": "1"}
+    script = Path(__file__).with_name("tiny.py")
+    done = subprocess.run(
+        [sys.executable, script, root], env=environment, capture_output=True, text=True, timeout=120
+    )
+    assert done.returncode == 0, done.stderr
+    return root
+
+
+@pytest.mark.parametrize("death", DEATHS)
+def test_bytes_equal_an_uninterrupted_run_when_killed_and_resumed(runs, death):
+    assert hashes(runs / death) == hashes(runs / "uninterrupted")
+
+
+@pytest.mark.parametrize("death", DEATHS)
+def test_log_has_one_line_per_epoch_when_killed_and_resumed(runs, death):
+    keys = ("epoch", "loss", "train_accuracy", "parts", "learning_rate", "validation_accuracy")
+    lines = [[{key: line[key] for key in keys} for line in read_log(runs / name / "log.jsonl")]
+             for name in (death, "uninterrupted")]  # fmt: skip
+    assert [line["epoch"] for line in lines[0]] == [1, 2, 3, 4]
+    assert lines[0] == lines[1]
+
+
+def test_a_kill_leaves_the_last_finished_epoch_when_it_comes_between_writes(runs):
+    epochs = {}
+    for death in DEATHS[:3]:
+        folder = runs / "when-killed" / death
+        files = [
+            read_checkpoint(folder / name).metadata["history"]
+            for name in ("last.safetensors", "best.safetensors")
+        ]
+        epochs[death] = (len(files[0]), len(files[1]), len(read_log(folder / "log.jsonl")))
+    assert epochs["inside-an-epoch"] == (1, 1, 1)
+    assert epochs["between-best-and-last"][0::2] == (1, 1)
+    assert epochs["between-last-and-log"][0::2] == (2, 1)
+
+
+def test_times_are_null_when_nobody_could_log_them(runs):
+    times = [line["seconds"] for line in read_log(runs / "between-last-and-log" / "log.jsonl")]
+    assert times[1] is None and all(seconds > 0 for seconds in times[:1] + times[2:])
+
+
+def test_no_temporary_file_is_left_when_killed(runs):
+    names = {path.name for path in (runs / "when-killed").rglob("*") if path.is_file()}
+    assert names <= {"last.safetensors", "best.safetensors", "log.jsonl", "fit.lock"}
+
+
+def test_same_bytes_when_trained_twice_from_the_same_seed(tiny, tmp_path):
+    for name in ("first", "second"):
+        torch.manual_seed(hash(name) % 1000)  # what the caller draws elsewhere must not matter
+        fit(tiny.make_model(noise=True), tiny.make_splits(), tiny.RECIPE, directory=tmp_path / name)
+    assert hashes(tmp_path / "first") == hashes(tmp_path / "second")
+
+
+def test_bytes_differ_when_the_recipe_seed_differs(tiny, tmp_path):
+    for seed in (1, 2):
+        recipe = replace(tiny.RECIPE, seed=seed, epochs=1)
+        fit(tiny.make_model(), tiny.make_splits(), recipe, directory=tmp_path / str(seed))
+    weights = [
+        read_checkpoint(tmp_path / seed / "last.safetensors").model_state["conv.weight"] for seed in "12"
+    ]
+    assert not torch.equal(*weights)
+
+
+def test_same_bytes_when_stopped_by_the_time_limit_and_resumed(tiny, tmp_path):
+    splits = tiny.make_splits()
+    fit(tiny.make_model(), splits, tiny.RECIPE, directory=tmp_path / "whole")
+    lengths = []
+    for _ in range(tiny.RECIPE.epochs):
+        history = fit(tiny.make_model(), splits, tiny.RECIPE, directory=tmp_path / "pieces", time_limit=0)
+        lengths.append((len(history.epochs), history.finished))
+    assert lengths == [(1, False), (2, False), (3, False), (4, True)]
+    assert hashes(tmp_path / "whole") == hashes(tmp_path / "pieces")
+
+
+def test_sgd_momentum_is_restored_when_resumed(tiny, tmp_path):
+    recipe = replace(tiny.RECIPE, optimiser="sgd", weight_decay=1e-3, schedule="cosine", epochs=2)
+    fit(tiny.make_model(), tiny.make_splits(), recipe, directory=tmp_path / "whole")
+    for _ in range(2):
+        fit(tiny.make_model(), tiny.make_splits(), recipe, directory=tmp_path / "pieces", time_limit=0)
+    assert hashes(tmp_path / "whole") == hashes(tmp_path / "pieces")
+    assert (
+        "conv.weight/momentum_buffer"
+        in read_checkpoint(tmp_path / "whole" / "last.safetensors").optimiser_state
+    )
+
+
+def test_a_finished_run_is_only_loaded_when_fit_is_called_again(tiny, tmp_path, monkeypatch):
+    model, again = tiny.make_model(), tiny.make_model(seed=1)
+    first = fit(model, tiny.make_splits(), tiny.RECIPE, directory=tmp_path)
+    monkeypatch.setattr(tiny.loop, "train_epoch", None)
+    assert fit(again, tiny.make_splits(), tiny.RECIPE, directory=tmp_path) == first
+    assert all(
+        torch.equal(a, b)
+        for a, b in zip(model.state_dict().values(), again.state_dict().values(), strict=True)
+    )
+
+
+def test_training_starts_over_when_resume_is_off(tiny, tmp_path):
+    recipe = replace(tiny.RECIPE, epochs=1)
+    fit(tiny.make_model(seed=5), tiny.make_splits(), recipe, directory=tmp_path / "a")
+    fit(
+        tiny.make_model(), tiny.make_splits(), replace(recipe, seed=9), directory=tmp_path / "a", resume=False
+    )
+    fit(tiny.make_model(), tiny.make_splits(), replace(recipe, seed=9), directory=tmp_path / "b")
+    assert hashes(tmp_path / "a") == hashes(tmp_path / "b")
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ("recipe", "recipe learning_rate is 0.01 there, 0.5 here"),
+        ("data", "data train is '[0-9a-f]{16}' there"),
+        ("model", "model pool is None there, 'avg' here"),
+    ],
+)
+def test_input_error_names_the_difference_when_the_folder_holds_another_run(tiny, tmp_path, change, message):
+    fit(tiny.make_model(), tiny.make_splits(), replace(tiny.RECIPE, epochs=1), directory=tmp_path)
+    model, splits, recipe = tiny.make_model(), tiny.make_splits(), replace(tiny.RECIPE, epochs=1)
+    if change == "recipe":
+        recipe = replace(recipe, learning_rate=0.5)
+    elif change == "data":
+        splits = tiny.make_splits(train=49)
+    else:
+        model.config = {"pool": "avg"}
+    with pytest.raises(InputError, match=message):
+        fit(model, splits, recipe, directory=tmp_path)
+
+
+def test_input_error_when_best_was_deleted(tiny, tmp_path):
+    fit(tiny.make_model(), tiny.make_splits(), replace(tiny.RECIPE, epochs=1), directory=tmp_path)
+    (tmp_path / "best.safetensors").unlink()
+    with pytest.raises(InputError, match="has last.safetensors but no best.safetensors"):
+        fit(tiny.make_model(), tiny.make_splits(), replace(tiny.RECIPE, epochs=1), directory=tmp_path)
+
+
+def test_log_is_rebuilt_when_it_was_deleted_or_is_ahead(tiny, tmp_path):
+    history = fit(tiny.make_model(), tiny.make_splits(), tiny.RECIPE, directory=tmp_path)
+    log = tmp_path / "log.jsonl"
+    log.write_text(log.read_text() + json.dumps({"epoch": 9, "seconds": 1, "images_per_second": 1}) + "\n")
+    fit(tiny.make_model(), tiny.make_splits(), tiny.RECIPE, directory=tmp_path)
+    assert [line["epoch"] for line in read_log(log)] == [1, 2, 3, 4]
+    log.unlink()
+    fit(tiny.make_model(), tiny.make_splits(), tiny.RECIPE, directory=tmp_path)
+    assert [line["loss"] for line in read_log(log)] == [record["loss"] for record in history.epochs]
+
+
+def test_input_error_names_the_line_when_the_log_is_damaged(tmp_path):
+    (tmp_path / "log.jsonl").write_text('{"epoch": 1, "seconds": 1, "images_per_second": 2}\n{"epo')
+    with pytest.raises(InputError, match="line 2 of .*log.jsonl is no log line"):
+        read_log(tmp_path / "log.jsonl")
+
+
+def test_load_weights_gives_the_best_epoch_when_asked_for(tiny, tmp_path):
+    history = fit(tiny.make_model(), tiny.make_splits(), tiny.RECIPE, directory=tmp_path)
+    metadata = load_weights(history.best, tiny.make_model(seed=3))
+    assert len(metadata["history"]) == history.best_epoch
+    assert metadata["recipe"] == tiny.RECIPE.as_config()
