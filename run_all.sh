@@ -24,27 +24,36 @@ has_modules() {
     "$1" -P -c 'import sys, importlib.util as u; sys.exit(not all(map(u.find_spec, sys.argv[1:])))' "${@:2}" 2>/dev/null
 }
 
-fingerprint() { # of what is installed with the given extras
-    "$1" -c 'import hashlib, sys; d = b"".join(open(f, "rb").read() for f in sys.argv[2:])
-print(sys.argv[1], hashlib.sha256(d + sys.version.encode()).hexdigest())' \
-        "$2" "$root/pyproject.toml" "$root/constraints.txt"
+fingerprint() { # of what an installation with the given extra consists of
+    "$venv/bin/python" -c 'import hashlib, sys; d = b"".join(open(f, "rb").read() for f in sys.argv[2:])
+print(sys.argv[1], hashlib.sha256(d + (sys.version + sys.prefix).encode()).hexdigest())' \
+        "$1" "$root/pyproject.toml" "$root/constraints.txt" 2>/dev/null
 }
 
-install() { # install EXTRA: once per version of the pins; "ready" is missing while an installation is under way
-    local python="$venv/bin/python" quiet=--quiet stamp base
-    if [ -f "$venv/ready" ] && stamp="$(fingerprint "$python" "$1" 2>/dev/null)"; then
-        if grep -qxF "$stamp" "$venv/ready"; then return; fi
-    else
-        base="$(find_python)"
-        echo "making $venv with $("$base" --version)"
-        "$base" -m venv --clear "$venv"
+is_installed() { [ -f "$venv/ready" ] && grep -qxF "$(fingerprint "$1")" "$venv/ready"; }
+
+install() { # install EXTRA, once per version of the pins; no "ready" means that an installation did not end
+    local base quiet=--quiet
+    if is_installed "$1"; then return; fi
+    base="$(find_python)"
+    # pip inherits descriptor 9 and with it the lock: a pip that outlives a killed start is waited for.
+    exec 9> "$root/.venv.lock"
+    "$base" -c 'import fcntl; fcntl.flock(9, fcntl.LOCK_EX)'
+    if ! is_installed "$1"; then
+        if [ ! -f "$venv/ready" ] || [ -z "$(fingerprint "$1")" ]; then
+            echo "making $venv with $("$base" --version)"
+            "$base" -m venv --clear "$venv"
+        fi
+        rm -f "$venv/ready"
+        echo "installing the pinned versions (once; about 2 GB and some minutes)"
+        if [ -t 1 ]; then quiet=; fi # on a terminal pip shows its progress
+        "$venv/bin/python" -m pip install --disable-pip-version-check $quiet \
+            -c "$root/constraints.txt" -e "$root[$1]" \
+            || fail "the installation failed (see above); check the network and start again"
+        { fingerprint bench; [ "$1" = bench ] || fingerprint "$1"; } > "$venv/ready.part"
+        mv "$venv/ready.part" "$venv/ready"
     fi
-    rm -f "$venv/ready"
-    if [ -t 1 ]; then quiet=; fi # on a terminal pip shows its progress
-    echo "installing the pinned versions (once; about 2 GB and some minutes)"
-    "$python" -m pip install --disable-pip-version-check $quiet -c "$root/constraints.txt" -e "$root[$1]" \
-        || fail "the installation failed (see above); check the network and start again"
-    { fingerprint "$python" bench; [ "$1" = bench ] || fingerprint "$python" "$1"; } > "$venv/ready"
+    exec 9>&-
 }
 
 export SNNLIB_HOME="$root" MPLBACKEND=agg PYTHONHASHSEED=0
@@ -52,7 +61,10 @@ export SNNLIB_HOME="$root" MPLBACKEND=agg PYTHONHASHSEED=0
 export MALLOC_MMAP_THRESHOLD_=1073741824 MALLOC_TRIM_THRESHOLD_=4294967296 MALLOC_TOP_PAD_=67108864
 
 extra=bench modules="snnlib papermill spikingjelly norse"
-if [ "${1:-}" = test ]; then extra=test modules="$modules pytest nbval hypothesis ruff"; fi
+if [ "${1:-}" = test ]; then
+    [ $# = 1 ] || fail "'test' takes no further arguments, got: ${*:2}"
+    extra=test modules="$modules pytest nbval hypothesis ruff"
+fi
 if [ -n "${CONDA_PREFIX:-}" ] && has_modules "$CONDA_PREFIX/bin/python" $modules; then
     python="$CONDA_PREFIX/bin/python"
 else
@@ -61,13 +73,12 @@ else
 fi
 
 if [ "$extra" = bench ]; then exec "$python" -P -m snnlib.run "$@"; fi
-[ $# = 1 ] || fail "'test' takes no further arguments, got: ${*:2}"
 
 cd "$root"
 step() { echo "== $1"; shift; "$@" || { echo "FAILED: $*" >&2; exit 1; }; }
-step "style" "$python" -m ruff check .
+step "style" "$python" -m ruff check --output-format=concise .
 step "notebooks at profile smoke" "$python" -P -m snnlib.run --profile smoke
 step "unit, property and parity tests" "$python" -m pytest
-export JUPYTER_PATH="$root/artifacts/smoke/jupyter" SNNLIB_PROGRESS=off
+export JUPYTER_PATH="$root/artifacts/smoke/jupyter" # the kernel that the smoke run declared
 step "notebooks again, cell by cell" "$python" -m pytest -q --nbval-lax --nbval-cell-timeout=600 artifacts/smoke/notebooks
 echo "all checks passed"

@@ -91,8 +91,7 @@ class Encoder(nn.Module):
 
 
 class DirectEncoder(Encoder):
-    """The image itself at every time step, as a view with stride 0 on the time axis; the gradient is
-    exact."""
+    """The image at every time step, as a view with stride 0 on the time axis; the gradient is exact."""
 
     gradients = ("exact",)
 
@@ -283,7 +282,6 @@ def decode_phase(encoded: Tensor) -> Tensor:
 
 
 def _place_values(count: int, like: Tensor) -> Tensor:
-    """128, 64, 32, ...: the first `count` bits of a byte, uint8 `[count, 1, ...]` to broadcast over
-    `like`."""
+    """128, 64, 32, ... for the first `count` bits of a byte, uint8 `[count, 1, ...]` to fit `like`."""
     exponents = torch.arange(BITS - 1, BITS - 1 - count, -1, device=like.device)
     return (1 << exponents).to(torch.uint8).view(-1, *[1] * like.dim())

@@ -41,9 +41,7 @@ def execute(run: Run, label: str) -> None:
 
     run.unfinished.parent.mkdir(parents=True, exist_ok=True)
     run.executed.parent.mkdir(parents=True, exist_ok=True)
-    os.environ["JUPYTER_PATH"] = os.pathsep.join(
-        [str(write_kernel_spec(run.profile)), *_other_jupyter_folders()]
-    )
+    os.environ["JUPYTER_PATH"] = str(write_kernel_spec(run.profile))
     progress_file(run.profile).unlink(missing_ok=True)
     with _live_line(label, progress_file(run.profile)):
         try:
@@ -58,7 +56,7 @@ def execute(run: Run, label: str) -> None:
             )
         except PapermillExecutionError as error:
             raise NotebookFailed(_one_line(f"{error.ename}: {error.evalue}")) from error
-        except (PapermillException, OSError, RuntimeError, ValueError) as error:  # a dead kernel is a RuntimeError
+        except (PapermillException, OSError, RuntimeError, ValueError) as error:
             raise NotebookFailed(_one_line(f"{type(error).__name__}: {error}")) from error
     check_completed(run.unfinished)
     os.replace(run.unfinished, run.executed)
@@ -103,6 +101,7 @@ def write_kernel_spec(profile: str) -> Path:
             "-Xfrozen_modules=off",
             "-m",
             "ipykernel_launcher",
+            "--log-level=50",
             "-f",
             "{connection_file}",
         ],
@@ -118,11 +117,6 @@ def write_kernel_spec(profile: str) -> Path:
     }
     write_atomic(folder / "kernels" / KERNEL_NAME / "kernel.json", json.dumps(spec, indent=1) + "\n")
     return folder
-
-
-def _other_jupyter_folders() -> list[str]:
-    folders = os.environ.get("JUPYTER_PATH", "").split(os.pathsep)
-    return [folder for folder in dict.fromkeys(folders) if folder]
 
 
 @contextmanager

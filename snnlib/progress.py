@@ -60,7 +60,8 @@ def progress_mode() -> str:
         raise InputError(f"SNNLIB_PROGRESS is {wanted!r}; expected off, bar, lines or file:PATH; unset it")
     if "PYTEST_CURRENT_TEST" in os.environ:
         return "off"
-    return "bar" if sys.stderr.isatty() or "ipykernel" in sys.modules else "lines"
+    in_live_notebook = type(sys.stderr).__module__.startswith("ipykernel")
+    return "bar" if sys.stderr.isatty() or in_live_notebook else "lines"
 
 
 def progress(iterable: Iterable | None = None, *, total: int | None = None, label: str) -> tqdm:

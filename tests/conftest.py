@@ -31,7 +31,7 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture
 def add_notebook(home: Path) -> Callable[..., Path]:
-    """A function that writes `notebooks/<name>.ipynb` with a title, a parameters cell and the given code cells."""
+    """A function that writes `notebooks/<name>.ipynb`: a title, a parameters cell, the given code cells."""
 
     def add(
         name: str, *code: str, needs: tuple[str, ...] = (), parameters: str = "", prose: str = ""

@@ -12,6 +12,8 @@ import pytest
 
 from snnlib import paths, run
 
+WAIT = "import os, time; open('pid', 'w').write(str(os.getpid())); time.sleep(600)"
+
 
 def wait_for(condition, seconds: float = 60.0) -> None:
     deadline = time.monotonic() + seconds
@@ -73,8 +75,8 @@ def test_kernel_is_this_interpreter_with_clean_outputs(home: Path, add_notebook)
 @pytest.mark.skipif(not Path("/proc").is_dir(), reason="asks /proc whether the kernel is gone")
 def test_only_the_notebook_in_progress_is_lost_when_killed(home: Path, add_notebook) -> None:
     add_notebook("10_a", "open('runs.txt', 'a').write('10 ')")
-    wait = "import os, time\nif not os.path.exists('pid'):\n    open('pid', 'w').write(str(os.getpid()))\n    time.sleep(600)\n"
-    add_notebook("11_b", wait + "open('runs.txt', 'a').write('11 ')")
+    first_time = f"import os\nif not os.path.exists('pid'):\n    {WAIT}\n"
+    add_notebook("11_b", first_time + "open('runs.txt', 'a').write('11 ')")
     process = subprocess.Popen(
         [sys.executable, "-m", "snnlib.run", "--profile", "smoke"], stdout=subprocess.DEVNULL
     )
@@ -92,7 +94,7 @@ def test_only_the_notebook_in_progress_is_lost_when_killed(home: Path, add_noteb
 
 
 def test_exit_code_130_and_no_kernel_left_when_interrupted(home: Path, add_notebook) -> None:
-    add_notebook("10_a", "import os, time\nopen('pid', 'w').write(str(os.getpid()))\ntime.sleep(600)")
+    add_notebook("10_a", WAIT)
     command = [sys.executable, "-m", "snnlib.run", "--profile", "smoke"]
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
     try:

@@ -1,21 +1,14 @@
 from __future__ import annotations
 
 import json
-import shutil
 from pathlib import Path
 
 import pytest
 
-from snnlib import claims, figures, paths, run
+from snnlib import paths, run
 from snnlib.files import file_lock
 
-TELL = "with open('order.txt', 'a') as stream:\n    stream.write('{} ')"  # the working directory is the project's
-SAVE = """
-import pandas as pd
-from snnlib import claims, figures
-figures.save_table(pd.DataFrame({"x": [size]}), "10_numbers", profile=profile, notebook="10_a")
-claims.record(profile, "L1", "mixed", f"{size} of 3", notebook="10_a")
-"""
+TELL = "with open('order.txt', 'a') as stream:\n    stream.write('{} ')"  # cwd is the project
 
 
 def order(home: Path) -> str:
@@ -74,38 +67,6 @@ def test_settings_and_data_folder_reach_the_notebook(home: Path, add_notebook) -
     assert run.main(["--profile", "smoke", "--set", "size=5", "--data-dir", str(home / "sets")]) == 0
     executed = json.loads((paths.runs_dir("smoke") / "notebooks" / "10_a.ipynb").read_text())
     assert executed["cells"][-1]["outputs"][0]["text"] == [f"smoke 5 {home / 'sets'}\n"]
-
-
-def test_result_is_out_of_date_when_anything_it_left_is_lost(
-    home: Path, add_notebook, capsys: pytest.CaptureFixture[str]
-) -> None:
-    def state() -> str:
-        capsys.readouterr()
-        assert run.main(["--profile", "smoke", "--list"]) == 0
-        return capsys.readouterr().out.splitlines()[2].split("|")[4].strip()
-
-    def lost(path: Path) -> str:
-        shutil.copy(path, home / "kept")
-        path.unlink()
-        seen = state()
-        shutil.copy(home / "kept", path)
-        return seen
-
-    add_notebook("10_a", SAVE, parameters="size = 3")
-    assert state() == "not run"
-    assert run.main(["--profile", "smoke"]) == 0
-    assert state() == "up to date"
-    table = paths.figures_dir("smoke") / "10_numbers.csv"
-    for path in (table, claims.claims_path("smoke"), figures.manifest_path("smoke")):
-        assert lost(path) == "out of date", path
-    assert lost(paths.runs_dir("smoke") / "notebooks" / "10_a.ipynb") == "out of date"
-    assert lost(paths.runs_dir("smoke") / "stamps" / "10.json") == "not run"
-    assert state() == "up to date"
-    before = table.read_bytes()
-    table.write_bytes(b"x\n4\n")
-    assert state() == "out of date"
-    assert run.main(["--profile", "smoke"]) == 0
-    assert state() == "up to date" and table.read_bytes() == before
 
 
 def test_exit_code_2_when_the_profile_is_already_running(

@@ -13,8 +13,7 @@ from snnlib.data.image_set import ImageSet
 
 @contextmanager
 def evaluating(model: nn.Module) -> Iterator[None]:
-    """Inside, eval mode and no gradients; every module's training flag is restored, also after an
-    exception."""
+    """Inside, eval mode and no gradients; the training flag of every module is restored after."""
     training_flags = {module: module.training for module in model.modules()}
     try:
         model.eval()
@@ -28,8 +27,7 @@ def evaluating(model: nn.Module) -> Iterator[None]:
 def evaluate_accuracy(
     model: nn.Module, image_set: ImageSet, batch_size: int = 256, device: torch.device | str = "cpu"
 ) -> float:
-    """Share of `image_set` that `model`, which must be on `device`, classifies correctly, 0..1; see
-    `evaluating`."""
+    """Share of `image_set` classified correctly, 0..1, in eval mode; `model` must be on `device`."""
     correct = torch.zeros((), dtype=torch.int64, device=device)
     with evaluating(model):
         for index in torch.arange(len(image_set)).split(batch_size):

@@ -71,8 +71,7 @@ def save_checkpoint(
 
 
 def read_checkpoint(path: Path | str) -> Checkpoint:
-    """Read a checkpoint to the CPU. Errors: InputError for a missing file and for one that is no
-    checkpoint."""
+    """Read a checkpoint to the CPU. Errors: InputError for a file that is missing or no checkpoint."""
     path = Path(path)
     if not path.is_file():
         raise InputError(f"{path} does not exist; expected a checkpoint; train first or correct the path")

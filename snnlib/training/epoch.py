@@ -44,8 +44,7 @@ class EpochTotals:
 
 
 def build_optimiser(model: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
-    """Adam with coupled L2 decay, or SGD with momentum 0.9, over the trainable parameters, in one fused
-    kernel."""
+    """Adam with coupled L2 decay, or SGD with momentum 0.9, over the trainable parameters; fused kernels."""
     parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
     options = {"lr": recipe.learning_rate, "weight_decay": recipe.weight_decay, "fused": True}
     if recipe.optimiser == "adam":
@@ -58,8 +57,7 @@ def batches_per_epoch(recipe: Recipe, image_set: ImageSet) -> int:
 
 
 def batch_indices(recipe: Recipe, image_set: ImageSet, epoch: int) -> tuple[Tensor, ...]:
-    """The epoch's batches: a permutation by (seed, epoch), cut into parts that differ by one image at
-    most."""
+    """A permutation by (seed, epoch), cut into batches that differ by one image at most."""
     order = torch.randperm(len(image_set), generator=generator_at("order", recipe.seed, epoch))
     return order.tensor_split(batches_per_epoch(recipe, image_set))
 

@@ -25,8 +25,7 @@ class EpochLog:
         self._times = {line["epoch"]: {key: line[key] for key in TIMES} for line in read_log(path)}
 
     def write(self, history: Sequence[dict]) -> None:
-        """Make the file hold exactly the epochs of `history`; times that nobody measured to the end are
-        null."""
+        """Make the file hold exactly the epochs of `history`; times that are not known are null."""
         unknown = dict.fromkeys(TIMES)
         lines = [{**record, **self._times.get(record["epoch"], unknown)} for record in history]
         write_atomic(self.path, "".join(json.dumps(line, sort_keys=True) + "\n" for line in lines))
@@ -37,8 +36,7 @@ class EpochLog:
 
 
 def read_log(path: Path | str) -> list[dict]:
-    """The lines of a log.jsonl as dicts; an absent file has none. Errors: InputError for a line that is no
-    log line."""
+    """The lines of a log.jsonl as dicts; an absent file has none. Errors: InputError naming a bad line."""
     path = Path(path)
     lines = []
     for number, text in enumerate(path.read_text().splitlines() if path.is_file() else [], start=1):

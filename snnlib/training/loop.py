@@ -71,10 +71,11 @@ def fit(
 ) -> History:
     """Train `model` in place (images [N, C, H, W] to logits [N, classes]) and return the history.
 
-    The model ends on `device` with the weights of the last epoch; `load_weights(history.best, model)` gives
-    the best. A run that was killed or timed out goes on where its last checkpoint stands and ends with the
-    same bytes in last.safetensors and best.safetensors as an uninterrupted one on the same machine (on CUDA
-    after `snnlib.runtime.make_deterministic`). A finished run is only loaded. resume False starts over.
+    The model ends on `device`, in eval mode, with the weights of the last epoch; `load_weights(history.best,
+    model)` gives the best. A run that was killed or timed out goes on where its last checkpoint stands and
+    ends with the same bytes in last.safetensors and best.safetensors as an uninterrupted one on the same
+    machine (on CUDA after `snnlib.runtime.make_deterministic`). A finished run is only loaded. resume False
+    starts over.
     time_limit: seconds; no epoch starts that would end later, judged by the one before, but one is always
     done.
     Errors: InputError if the folder holds another run, if the model does not fit the data or the checkpoint;
@@ -92,6 +93,7 @@ def fit(
         run.restore()
         if not run.finished:
             run.train(time_limit)
+    model.eval()
     return History(tuple(run.history), run.finished, directory / LAST, directory / BEST)
 
 
@@ -171,8 +173,8 @@ def _forget(directory: Path) -> None:
 
 def _check_same_run(directory: Path, theirs: dict, ours: dict) -> None:
     for section, values in json.loads(json.dumps(ours)).items():
-        for key in sorted(values.keys() | theirs[section].keys()):
-            there, here = theirs[section].get(key), values.get(key)
+        for key in sorted(values.keys() | theirs.get(section, {}).keys()):
+            there, here = theirs.get(section, {}).get(key), values.get(key)
             if there != here:
                 raise InputError(
                     f"{directory} holds another run: {section} {key} is {there!r} there, {here!r} here; "
@@ -197,8 +199,7 @@ def _check_logits(model: nn.Module, splits: ImageSplits, device: torch.device) -
 
 
 def _model_config(model: nn.Module) -> dict:
-    """The arguments that built the model, which tell apart models of equal shapes, such as max and average
-    pool."""
+    """The arguments that built the model; they tell max from average pool, which the weights do not."""
     return dict(getattr(model, "config", {}))
 
 

@@ -54,8 +54,7 @@ OBJECTIVES: dict[str, Callable] = {"natural": natural, "adversarial": adversaria
 
 
 def build_objective(name: str, parameters: Mapping) -> Objective:
-    """The objective `name` with its keyword-only `parameters` fixed. Errors: InputError for an unknown name
-    or key."""
+    """The objective with its `parameters` fixed. Errors: InputError for an unknown name or parameter."""
     if name not in OBJECTIVES:
         raise InputError(
             f"objective is {name!r}; expected one of {', '.join(OBJECTIVES)}; choose one of these"
@@ -70,8 +69,7 @@ def needs_attack(name: str) -> bool:
 
 
 def build_attack(parameters: Mapping, seed: int) -> InnerAttack:
-    """An inner attack on images from plain values: `{"name": "pgd", "eps": 8/255, "steps": 10, "step_size":
-    2/255}`.
+    """An inner attack on images from plain values: `{"name": "pgd", "eps": 8 / 255, "steps": 10}`.
 
     name: a key of `snnlib.attacks.ATTACKS`. eps, norm: as in `Budget`. Everything else goes to the attack,
     which draws its noise by `seed`. Errors: InputError for a missing or unknown key, an unknown name, or a

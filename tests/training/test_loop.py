@@ -39,21 +39,24 @@ def test_best_epoch_is_the_earliest_of_highest_validation_accuracy_when_scored(
     assert saved.optimiser_state == {}
 
 
-def test_one_line_error_names_epoch_step_and_rate_when_the_loss_is_not_finite(tiny, tmp_path, monkeypatch):
+@pytest.mark.parametrize(("breaks_at", "epoch", "step"), [(6, 2, 2), (8, 2, 4)])
+def test_one_line_error_names_epoch_step_and_rate_when_the_loss_is_not_finite(
+    tiny, tmp_path, monkeypatch, breaks_at, epoch, step
+):
     calls = 0
 
-    def breaks_at_step_six(model, images, labels, attack=None):
+    def breaks(model, images, labels, attack=None):
         nonlocal calls
         calls += 1
-        loss = model(images).sum() * (float("nan") if calls == 6 else 0.0)
+        loss = model(images).sum() * (float("nan") if calls == breaks_at else 0.0)
         return loss, {"accuracy": loss.detach()}
 
-    monkeypatch.setitem(tiny.epoch.build_objective.__globals__["OBJECTIVES"], "natural", breaks_at_step_six)
+    monkeypatch.setitem(tiny.epoch.build_objective.__globals__["OBJECTIVES"], "natural", breaks)
     recipe = replace(tiny.RECIPE, schedule="constant")
     with pytest.raises(TrainingDiverged) as raised:
         fit(tiny.make_model(), tiny.make_splits(), recipe, directory=tmp_path)
     message = str(raised.value)
-    assert "the loss became nan in epoch 2, step 2, at learning rate 0.01" in message
+    assert f"the loss became nan in epoch {epoch}, step {step}, at learning rate 0.01" in message
     assert "lower learning_rate" in message and "\n" not in message
     assert len(read_checkpoint(tmp_path / "last.safetensors").metadata["history"]) == 1
     assert len(read_log(tmp_path / "log.jsonl")) == 1
@@ -91,7 +94,9 @@ def test_checkpoint_holds_no_time_when_saved(tiny, tmp_path):
 
 def test_training_learns_when_classes_differ_in_brightness(tiny, tmp_path):
     recipe = replace(tiny.RECIPE, epochs=12)
-    history = fit(tiny.make_model(), tiny.make_splits(100), recipe, directory=tmp_path)
+    model = tiny.make_model()
+    history = fit(model, tiny.make_splits(100), recipe, directory=tmp_path)
+    assert not model.training
     assert history.epochs[-1]["loss"] < 0.7 * history.epochs[0]["loss"]
     assert history.epochs[-1]["validation_accuracy"] > 0.7
 
@@ -114,13 +119,35 @@ def test_an_epoch_uses_each_image_once_in_batches_of_equal_size_when_the_count_d
     )
 
 
+def test_flips_differ_between_steps_and_epochs_when_images_are_the_same(tiny):
+    same = tiny.make_set(1, 0)
+    image_set = ImageSet(same.images.expand(48, -1, -1, -1), same.labels.expand(48))
+    seen = []
+    for epoch in (1, 1, 2):
+        batches = tiny.epoch._augmented_batches(image_set, tiny.RECIPE, epoch, torch.device("cpu"))
+        seen.append([images for _, images, _ in batches])
+    assert all(torch.equal(a, b) for a, b in zip(seen[0], seen[1], strict=True))
+    assert not torch.equal(seen[0][0], seen[0][1]) and not torch.equal(seen[0][0], seen[2][0])
+
+
+def test_attack_noise_differs_between_steps_and_epochs_when_trained(tiny, tmp_path, monkeypatch):
+    seeds = []
+    build_attack = tiny.epoch.build_attack
+    monkeypatch.setattr(
+        tiny.epoch, "build_attack", lambda given, seed: (seeds.append(seed), build_attack(given, seed))[1]
+    )
+    recipe = replace(tiny.RECIPE, epochs=2, objective="adversarial", attack={"name": "fgsm", "eps": 0.1})
+    fit(tiny.make_model(), tiny.make_splits(), recipe, directory=tmp_path)
+    assert len(seeds) == len(set(seeds)) == 2 * 4
+
+
 def test_adam_decay_is_coupled_when_the_gradient_is_zero(tiny):
     model = nn.Linear(1, 1, bias=False)
     nn.init.constant_(model.weight, 2.0)
     optimiser = build_optimiser(model, replace(tiny.RECIPE, learning_rate=0.1, weight_decay=0.5))
     model.weight.grad = torch.zeros_like(model.weight)
     optimiser.step()
-    # The decay 0.5 · 2 enters the gradient, and Adam's first step has the length of the rate whatever the gradient.
+    # The decay 0.5 · 2 enters the gradient, and Adam's first step is as long as the rate for any gradient.
     assert model.weight.item() == pytest.approx(1.9, abs=1e-6)
 
 

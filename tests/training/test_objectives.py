@@ -21,7 +21,7 @@ from snnlib.training.objectives import (
     needs_attack,
 )
 
-PGD = {"name": "pgd", "eps": 0.1, "steps": 3, "step_size": 0.05}
+PGD = {"name": "pgd", "eps": 0.1, "steps": 4, "step_size": 0.05}
 
 
 def linear_model() -> nn.Module:
