@@ -14,6 +14,8 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
+from pathlib import Path
 
 import pandas as pd
 import torch
@@ -76,26 +78,27 @@ def saved_bytes(run: Callable[[], torch.Tensor]) -> int:
 def bench_lif(shapes: tuple[tuple[int, ...], ...], rounds: int, device: str) -> pd.DataFrame:
     """Forward and backward of one spiking layer, float32: one row per shape and contender, the floor among them."""
     bandwidth = copy_bandwidth(device)
+    return pd.DataFrame([row for shape in shapes for row in _lif_rows(shape, rounds, device, bandwidth)])
+
+
+def _lif_rows(shape: tuple[int, ...], rounds: int, device: str, bandwidth: float) -> list[dict]:
+    work = "LIF forward+backward"
+    currents = (0.6 * torch.rand(shape, device=device)).requires_grad_()
+    upstream = torch.randn(shape, device=device)
+    layers = {name: make() for name, make in LIF_CONTENDERS.items()}
+
+    def both(layer: Callable) -> None:
+        currents.grad = None
+        layer(currents).backward(upstream)
+
+    times = milliseconds({name: partial(both, layer) for name, layer in layers.items()}, rounds, device)
+    own = min(times["snnlib"])
     rows = []
-    for shape in shapes:
-        currents = (0.6 * torch.rand(shape, device=device)).requires_grad_()
-        upstream = torch.randn(shape, device=device)
-        layers = {name: make() for name, make in LIF_CONTENDERS.items()}
-
-        def both(layer: Callable) -> None:
-            currents.grad = None  # noqa: B023
-            layer(currents).backward(upstream)  # noqa: B023
-
-        times = milliseconds({name: (lambda run=layer: both(run)) for name, layer in layers.items()}, rounds, device)
-        own = min(times["snnlib"])
-        for name, values in times.items():
-            kept = saved_bytes(lambda layer=layers[name]: layer(currents))  # noqa: B023
-            rows.append(_row("LIF forward+backward", shape, name, values, own, kept / currents.nbytes))
-        floor = 1e3 * TENSORS_MOVED * currents.nbytes / bandwidth
-        rows.append(_row("LIF forward+backward", shape, "floor (bytes / copy bandwidth)", [floor], own, float("nan")))
-        del currents, upstream, layers
-        gc.collect()
-    return pd.DataFrame(rows)
+    for name, values in times.items():
+        kept = saved_bytes(partial(layers[name], currents)) / currents.nbytes
+        rows.append(_row(work, shape, name, values, own, kept))
+    floor = 1e3 * TENSORS_MOVED * currents.nbytes / bandwidth
+    return [*rows, _row(work, shape, "floor (bytes / copy bandwidth)", [floor], own, float("nan"))]
 
 
 def _row(work: str, shape: tuple[int, ...], name: str, values: list[float], own: float, saved: float) -> dict:
@@ -152,17 +155,22 @@ def peak_memory(name: str, sizes: dict[str, int], device: str) -> float:
     return float(answer.stdout.strip().splitlines()[-1])
 
 
-def _resident_mib() -> float:
+def _peak_resident_mib() -> float:
+    """Peak resident set of this process. Linux: from /proc, because getrusage counts the parent's peak across exec."""
+    status = Path("/proc/self/status")
+    if status.is_file():
+        line = next(line for line in status.read_text().splitlines() if line.startswith("VmHWM"))
+        return int(line.split()[1]) / 1024
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak / (1 << 20) if sys.platform == "darwin" else peak / 1024
 
 
 def _own_peak_memory(name: str, sizes: dict[str, int], device: str) -> float:
     step = training_step(name, **sizes, device=device)
-    before = _resident_mib()
+    before = _peak_resident_mib()
     for _ in range(3):
         step()
-    return torch.cuda.max_memory_allocated() / (1 << 20) if device == "cuda" else _resident_mib() - before
+    return torch.cuda.max_memory_allocated() / (1 << 20) if device == "cuda" else _peak_resident_mib() - before
 
 
 def bench(rounds: int, device: str, small: bool = False) -> pd.DataFrame:

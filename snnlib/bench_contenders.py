@@ -61,7 +61,11 @@ def snntorch_layer() -> Layer:
 
 def norse_layer() -> Layer:
     """Norse's LIFBox, its neuron without synaptic filter: an Euler step with leak and its own surrogate."""
-    from norse.torch.functional.lif_box import LIFBoxFeedForwardState, LIFBoxParameters, lif_box_feed_forward_step
+    from norse.torch.functional.lif_box import (
+        LIFBoxFeedForwardState,
+        LIFBoxParameters,
+        lif_box_feed_forward_step,
+    )
 
     def run(currents: Tensor) -> Tensor:
         parameters = LIFBoxParameters()

@@ -122,6 +122,7 @@ def test_rows_survive_storage_with_equal_bytes(rows: pd.DataFrame, tmp_path: Pat
         tmp_path / "b.parquet", rows[list(reversed(ROW_COLUMNS))].set_index("label", drop=False)
     )
     assert first.read_bytes() == second.read_bytes()
+    assert b"pandas_version" not in first.read_bytes()
     joined = read_rows([first, second])
     assert len(joined) == 32 and tuple(joined.columns) == ROW_COLUMNS
     assert joined.success.tolist() == rows.success.tolist() * 2

@@ -49,24 +49,27 @@ def _flat_frame(frame: Tensor, like: Tensor) -> Tensor:
     return flat.set_(flat.untyped_storage(), flat.storage_offset(), (flat.shape[1],), (1,))
 
 
+def _shaped(flat: Tensor | None, like: Tensor) -> Tensor | None:
+    return None if flat is None else flat.as_strided(like.shape, like.stride())
+
+
 class _MultiStep(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, currents, v0, leak, threshold, surrogate, reset, detach_reset):
+    def forward(ctx, currents, v0, leak, threshold, surrogate, reset, detach_reset, want_v_last):
         currents = _dense_over_time(currents)
         time_steps, device = currents.shape[0], currents.device.type
-        run = kernels.forward_kernel(time_steps, reset, currents.dtype, device, v0 is not None)
+        run = kernels.forward_kernel(time_steps, reset, currents.dtype, device, v0 is not None, want_v_last)
         v_start = None if v0 is None else _flat_frame(v0, currents)
         spikes, v_last = run(_flat(currents, currents), v_start, leak, threshold.detach())
         ctx.save_for_backward(currents, v0, leak, threshold)
         ctx.options = (surrogate, reset, detach_reset)
         ctx.set_materialize_grads(False)
-        frame = currents[0]
-        return spikes.as_strided(currents.shape, currents.stride()), v_last.as_strided(frame.shape, frame.stride())
+        return _shaped(spikes, currents), _shaped(v_last, currents[0])
 
     @staticmethod
     def backward(ctx, g_spikes, g_v_last):
         if g_spikes is None and g_v_last is None:
-            return (None,) * 7
+            return (None,) * 8
         currents, v0, leak, threshold = ctx.saved_tensors
         if g_spikes is None:
             g_spikes = torch.zeros_like(currents)
@@ -76,7 +79,7 @@ class _MultiStep(torch.autograd.Function):
         else:
             gradients = _compiled_backward(ctx, g_spikes, g_v_last)
         g_currents, g_v0, g_threshold = gradients
-        return (g_currents, g_v0 if needs[1] else None, None, g_threshold if needs[3] else None, None, None, None)
+        return (g_currents, g_v0 if needs[1] else None, None, g_threshold if needs[3] else None, *(None,) * 4)
 
 
 def _compiled_backward(ctx, g_spikes, g_v_last):
@@ -95,12 +98,8 @@ def _compiled_backward(ctx, g_spikes, g_v_last):
         threshold.detach(),
         *kernels.coefficient_tensors(surrogate, leak.dtype, currents.device),
     )
-    frame = currents[0]
-    return (
-        g_currents.as_strided(currents.shape, currents.stride()),
-        g_v0.as_strided(frame.shape, frame.stride()),
-        None if g_threshold is None else g_threshold.sum(),
-    )
+    g_threshold = None if g_threshold is None else g_threshold.sum()
+    return _shaped(g_currents, currents), _shaped(g_v0, currents[0]), g_threshold
 
 
 def _differentiable_backward(ctx, g_spikes, g_v_last):
@@ -140,14 +139,15 @@ def lif_multi_step(
     reset: str = "hard",
     detach_reset: bool = True,
     v0: Tensor | None = None,
-) -> tuple[Tensor, Tensor]:
+    want_v_last: bool = True,
+) -> tuple[Tensor, Tensor | None]:
     """Run leaky integrate-and-fire neurons over all time steps; state goes in as `v0` and comes out as `v_last`.
 
     `currents` `[T, ...]` and the returned spikes `[T, ...]` share dtype and memory layout; `v0`, `v_last` `[...]` are
     membranes after reset (float32 for half-precision currents). Fires at membrane >= threshold. Equations, source:
     `snnlib.neurons.reference.lif_reference`. The compiled path equals the reference bit for bit in float32 on a CPU.
     A trainable `threshold` (0-dimensional tensor) gets its gradient; `leak` as a tensor that requires grad runs the
-    reference. Raises `InputError` for a leak outside [0, 1], a threshold <= 0, an unknown reset or an empty time axis.
+    reference. `want_v_last=False` spares writing the last membrane and returns None for it. Raises `InputError` for a leak outside [0, 1], a threshold <= 0, an unknown reset or an empty time axis.
     """
     if reset not in ("hard", "soft"):
         raise InputError(f"reset is {reset!r}; expected 'hard' or 'soft'; hard sets the membrane to 0")
@@ -163,8 +163,11 @@ def lif_multi_step(
 
     if kernels.kernel_for(currents) == "compiled" and not leak.requires_grad:
         try:
-            return _MultiStep.apply(currents, v0, leak, threshold, surrogate, reset, detach_reset)
+            return _MultiStep.apply(currents, v0, leak, threshold, surrogate, reset, detach_reset, want_v_last)
         except torch._dynamo.exc.TorchDynamoException as error:
             kernels.give_up_compiling(error)
     start = torch.zeros_like(currents[0], dtype=dtype) if v0 is None else v0
-    return lif_reference(currents, start, leak, threshold, surrogate=surrogate, reset=reset, detach_reset=detach_reset)
+    spikes, v_last = lif_reference(
+        currents, start, leak, threshold, surrogate=surrogate, reset=reset, detach_reset=detach_reset
+    )
+    return spikes, v_last if want_v_last else None

@@ -35,7 +35,7 @@ def _charge(x: Tensor, v: Tensor | None, leak: Tensor) -> Tensor:
     return x if v is None else leak * v + x
 
 
-def _forward_loop(reset: str, out_dtype: torch.dtype) -> Callable[..., tuple[Tensor, Tensor]]:
+def _forward_loop(reset: str, out_dtype: torch.dtype, want_v_last: bool) -> Callable[..., tuple[Tensor, Tensor | None]]:
     def lif_forward(currents, v0, leak, threshold):
         v, spikes = v0, []
         for x in currents.unbind(0):
@@ -43,7 +43,7 @@ def _forward_loop(reset: str, out_dtype: torch.dtype) -> Callable[..., tuple[Ten
             s = (h - threshold >= 0).to(h.dtype)
             v = h * (1 - s) if reset == "hard" else h - threshold * s
             spikes.append(s.to(out_dtype))
-        return torch.stack(spikes), v
+        return torch.stack(spikes), v if want_v_last else None
 
     return lif_forward
 
@@ -76,7 +76,7 @@ def _backward_loop(
             g_h = g_v * (1 - s) + through_spike if reset == "hard" else g_v + through_spike
             g_currents.append(g_h.to(currents.dtype))
             g_v = leak * g_h
-        return torch.stack(g_currents[::-1]), g_v, g_threshold
+        return torch.stack(g_currents[::-1]), None if v0 is None else g_v, g_threshold
 
     return lif_backward
 
@@ -103,9 +103,11 @@ def _compile(loop: Callable, name: str) -> Callable:
 
 
 @cache
-def forward_kernel(time_steps: int, reset: str, out_dtype: torch.dtype, device: str, has_v0: bool) -> Callable:
-    """Compiled forward `(currents [T, M], v0 [M] | None, leak, threshold) -> (spikes [T, M], v_last [M])`."""
-    return _compile(_forward_loop(reset, out_dtype), f"lif_forward_{time_steps}")
+def forward_kernel(
+    time_steps: int, reset: str, out_dtype: torch.dtype, device: str, has_v0: bool, want_v_last: bool
+) -> Callable:
+    """Compiled forward `(currents [T, M], v0 [M] | None, leak, threshold) -> (spikes [T, M], v_last [M] | None)`."""
+    return _compile(_forward_loop(reset, out_dtype, want_v_last), f"lif_forward_{time_steps}")
 
 
 @cache
@@ -120,7 +122,7 @@ def backward_kernel(
     has_v0: bool,
     has_g_v: bool,
 ) -> Callable:
-    """Compiled backward; returns derivatives of currents `[T, M]`, v0 `[M]` and threshold (per element `[M]`, or None)."""
+    """Compiled backward: derivatives of currents `[T, M]`, v0 (`[M]` or None), threshold (`[M]`, to be summed, or None)."""
     return _compile(_backward_loop(formula, reset, detach_reset, threshold_gradient), f"lif_backward_{time_steps}")
 
 

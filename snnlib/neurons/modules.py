@@ -42,6 +42,7 @@ class LIF(nn.Module):
             surrogate=self.surrogate,
             reset=self.reset,
             detach_reset=self.detach_reset,
+            want_v_last=False,
         )
         return spikes
 
