@@ -22,6 +22,7 @@ import torch
 import torch.nn.functional as F
 
 from snnlib.bench_contenders import LIF_CONTENDERS, STEP_CONTENDERS
+from snnlib.cache import code_digest, load_or_make_rows
 from snnlib.errors import InputError
 from snnlib.runtime import apply_process_settings, default_device, describe_device
 
@@ -115,7 +116,7 @@ def _row(work: str, shape: tuple[int, ...], name: str, values: list[float], own:
 
 
 def training_step(name: str, *, time_steps: int, batch: int, device: str) -> Callable[[], None]:
-    """One step of SEW-ResNet-18 (width 64, 7x7 stem, max pool, IF, atan) under Adam on random bit planes, by contender."""
+    """One Adam step of SEW-ResNet-18 (width 64, 7x7 stem, max pool, IF, atan) on random bit planes, by contender."""
     torch.manual_seed(0)
     body = STEP_CONTENDERS[name]().to(device)
     encoded = (torch.rand(time_steps, batch, 3, 32, 32, device=device) > 0.5).float()
@@ -180,6 +181,19 @@ def bench(rounds: int, device: str, small: bool = False) -> pd.DataFrame:
     settings = apply_process_settings()
     table = pd.concat([layers, steps], ignore_index=True)
     return table.assign(device=describe_device(device), allocator=settings.allocator, rounds=rounds)
+
+
+def stored_bench(rounds: int, small: bool = False) -> pd.DataFrame:
+    """`bench` on the default device, measured once per machine kind and code, then read from the artifacts."""
+    device = default_device()
+    config = {
+        "rounds": rounds,
+        "small": small,
+        "device": describe_device(device),
+        "torch": torch.__version__,
+        "code": code_digest("snnlib.bench", "snnlib.bench_contenders", "snnlib.neurons", "snnlib.models"),
+    }
+    return load_or_make_rows("bench", config, lambda: bench(rounds, device, small))
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -272,7 +272,7 @@ def membrane_trace(
     """Membrane of one neuron over time [T], in units of the threshold's, with the threshold and its spikes
     [T].
 
-    Call it again on the same axes for another neuron: each takes the next colour.
+    Call it again on the same axes for another neuron: each takes the next colour, marker and row of spikes.
     Errors: InputError for tensors that are not [T].
     """
     for name, values in (("membrane", membrane), ("spikes", spikes)):
@@ -281,12 +281,15 @@ def membrane_trace(
             raise InputError(f"{name} has shape {shape}; expected [{len(membrane)}], one neuron over time")
     steps = np.arange(len(membrane))
     drawn = {other.get_gid() for other in ax.lines}
-    (line,) = ax.plot(steps, membrane.detach().cpu(), marker="o", label=label)
+    number = sum(other.get_gid() == "membrane" for other in ax.lines)
+    marker = MARKERS[number % len(MARKERS)]
+    (line,) = ax.plot(steps, membrane.detach().cpu(), marker=marker, label=label, gid="membrane")
     if "threshold" not in drawn:
         ax.axhline(threshold, color="#555555", linestyle="--", lw=1.2, label="threshold", gid="threshold")
     if spikes is not None:
         fired = steps[spikes.detach().cpu().numpy() > 0]
-        (marks,) = ax.plot(fired, np.full(len(fired), 1.03), "v", color=line.get_color(), gid="spikes")
+        row = np.full(len(fired), 1.03 + 0.05 * number)
+        (marks,) = ax.plot(fired, row, "v", color=line.get_color(), gid="spikes")
         marks.set(transform=ax.get_xaxis_transform(), clip_on=False)
         marks.set_label("_again" if "spikes" in drawn else "spike")
     ax.set(xlabel="time step", ylabel="membrane")

@@ -14,6 +14,8 @@ from __future__ import annotations
 import ctypes
 import os
 import platform
+import subprocess
+import sys
 import time
 from dataclasses import asdict, dataclass
 
@@ -55,7 +57,7 @@ def thread_count() -> int:
         text = os.environ.get(variable)
         if text:
             if not text.isdigit() or int(text) < 1:
-                raise InputError(f"{variable} is {text!r}; expected a whole number of at least 1; unset it or set it to 1")
+                raise InputError(f"{variable} is {text!r}; expected a whole number of at least 1; unset it or use 1")
             return int(text)
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else (os.cpu_count() or 1)
 
@@ -109,15 +111,33 @@ def describe_device(device: str | None = None) -> str:
 
 
 def allocation_cost(megabytes: int = 64, repeats: int = 7) -> float:
-    """Median milliseconds to allocate and fill a float32 tensor; shows page-faulting when compared across settings."""
+    """Median milliseconds to allocate and fill a float32 tensor; shows page-faulting when compared across settings.
+
+    Warms up first: while the heap still grows, every setting faults.
+    """
     import torch
 
     seconds = []
+    for _ in range(10):
+        torch.ones(megabytes * (1 << 18))
     for _ in range(repeats):
         start = time.perf_counter()
         torch.ones(megabytes * (1 << 18))
         seconds.append(time.perf_counter() - start)
     return 1e3 * sorted(seconds)[repeats // 2]
+
+
+def allocation_cost_by_default() -> float:
+    """`allocation_cost` in a fresh process that leaves glibc's allocator alone."""
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("MALLOC_")}
+    answer = subprocess.run(
+        [sys.executable, "-c", "from snnlib import runtime; print(runtime.allocation_cost())"],
+        env={**environment, "SNNLIB_KEEP_MALLOC": "1"},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    return float(answer.stdout)
 
 
 def environment_summary() -> dict[str, str]:

@@ -7,11 +7,25 @@ Their paper's tables are not available to us, so their layout is reconstructed; 
 from __future__ import annotations
 
 import functools
+from dataclasses import dataclass
 
 import pandas as pd
+from torch import Tensor
 
+from snnlib.attacks import AttackResult
 from snnlib.cache import code_digest, load_or_make_rows
-from snnlib.evaluation import AUTHORS, AUTHORS_DRIFTING, ENCODED, IMAGE, IMAGE_SMOOTH, AttackPlan, ThreatModel
+from snnlib.data import ImageSet
+from snnlib.encoding import BITS, decode_phase
+from snnlib.evaluation import (
+    AUTHORS,
+    AUTHORS_DRIFTING,
+    ENCODED,
+    IMAGE,
+    IMAGE_SMOOTH,
+    AttackPlan,
+    ThreatModel,
+    run_attack,
+)
 from snnlib.experiments.common import (
     ATTACK_CODE,
     MODEL_CODE,
@@ -23,11 +37,12 @@ from snnlib.experiments.common import (
 )
 from snnlib.profiles import Profile
 from snnlib.sparsity import gradient_by_operation, input_gradient_measures
+from snnlib.training.accuracy import evaluating
 
 HEADLINE_EPS = 6 / 255
 """Perturbation size of the authors' code, for FGSM and PGD."""
-DEFENCE = {"name": "pgd", "eps": 8 / 255, "steps": 3, "step_size": 4 / 255}
-"""Inner attack of the defended baseline."""
+DEFENCE = {"name": "r_fgsm", "eps": 8 / 255}
+"""Inner attack of the defended baseline: one random and one gradient step, the cheapest that trains robustness."""
 NETWORKS = {
     "sew_max": Network("SEW-ResNet-18, max pool", "sew_resnet18", {"pool": "max"}),
     "sew_avg": Network("SEW-ResNet-18, average pool", "sew_resnet18", {"pool": "avg"}),
@@ -148,3 +163,97 @@ def input_rows(item: TrainedNetwork, profile: Profile, space: str, batch_norm: s
         "code": code_digest(*MODEL_CODE, *ATTACK_CODE, "snnlib.sparsity"),
     }
     return load_or_make_rows("input_gradients", config, make)
+
+
+@dataclass(frozen=True)
+class Examples:
+    """One batch under one attack.
+
+    pictures: [N, C, H, W] in [0, 1] as the eye would see them, bit planes decoded. predicted: [N] classes.
+    """
+
+    threat: ThreatModel
+    plan: AttackPlan
+    result: AttackResult
+    pictures: Tensor
+    predicted: Tensor
+
+
+def attacked_examples(item: TrainedNetwork, batch: ImageSet, threat: ThreatModel, plan: AttackPlan) -> Examples:
+    """Figure 1: attack one batch of a phase-coded network and keep the pictures, which rows do not."""
+    images, labels = batch.batch(slice(None), item.device), batch.labels.to(item.device)
+    result = run_attack(item.model, images, labels, threat, plan, seed=item.seed)
+    encoded = threat.space == "encoded"
+    with evaluating(item.model):
+        predicted = (item.model.body if encoded else item.model)(result.adversarial).argmax(1).cpu()
+    pictures = decode_phase(result.adversarial) if encoded else result.adversarial
+    return Examples(threat, plan, result, pictures.cpu(), predicted)
+
+
+def one_per_class(predicted: Tensor, labels: Tensor, count: int) -> list[int]:
+    """Positions of the first images of `count` different classes, correctly classified ones before others."""
+    order = sorted(range(len(labels)), key=lambda position: (bool(predicted[position] != labels[position]), position))
+    first: dict[int, int] = {}
+    for position in order:
+        first.setdefault(int(labels[position]), position)
+    return sorted(list(first.values())[:count])
+
+
+def example_rows(
+    examples: Examples, batch: ImageSet, clean: Tensor, shown: list[int], class_names: tuple[str, ...]
+) -> pd.DataFrame:
+    """One row per shown image: label, class without attack (`clean`) and with it, size of the perturbation."""
+    classes = {"label": batch.labels, "without_attack": clean, "under_attack": examples.predicted}
+    return pd.DataFrame(
+        {
+            "threat_model": examples.threat.name,
+            "attack": examples.plan.attack,
+            "position": shown,
+            **{name: [class_names[int(number)] for number in numbers[shown]] for name, numbers in classes.items()},
+            "success": examples.result.success.cpu()[shown].numpy(),
+            "linf": examples.result.linf.cpu()[shown].numpy(),
+            "l2": examples.result.l2.cpu()[shown].numpy(),
+        }
+    )
+
+
+def pixel_levels(item: TrainedNetwork, batch: ImageSet, examples: Examples) -> dict:
+    """How far the decoded pictures lie from the images, in levels (1/255), and how far their codes lie apart.
+
+    Averages run over the images that the attack moved: one that is misclassified without it may be left alone.
+    may_rise, may_fall: what the budget allows, on average over the pixels. A bit plane of a 0/1 code can move one way
+    only, so on the encoded side a pixel of level v may rise by eps·(255 − v) and fall by eps·v.
+    """
+    touched = (examples.result.linf > 0).cpu()
+    eps, encoder, images = examples.plan.eps, item.model.encoder, batch.batch(slice(None))[touched]
+    encoded, pictures = examples.threat.space == "encoded", examples.pictures[touched]
+    above, below = (eps * room if encoded else room.clamp(max=eps) for room in (1 - images, images))
+    before, after = encoder(images), examples.result.adversarial.cpu()[:, touched] if encoded else encoder(pictures)
+    flipped = ((after > 0.5) != (before > 0.5))[:BITS].float().sum(0)
+    moved = 255 * (pictures - images).abs()
+    return {
+        "threat_model": examples.threat.name,
+        "attack": examples.plan.attack,
+        "images_moved": len(images),
+        "nominal_eps": 255 * eps,
+        "may_rise": 255 * above.mean().item(),
+        "may_fall": 255 * below.mean().item(),
+        "mean_move": moved.mean().item(),
+        "mean_of_largest_moves": moved.flatten(1).amax(1).mean().item(),
+        "bits_flipped_per_pixel": flipped.mean().item(),
+        "linf_of_the_code": (after - before).abs().flatten(2).amax((0, 2)).mean().item(),
+    }
+
+
+def table_networks(profile: Profile, data_dir: str | None = None) -> list[TrainedNetwork]:
+    """The networks of tables 1 and 2 at the profile's depths, and the defended one, for every seed."""
+    vanilla = [network(key, depth) for key in ("sew_max", "sew_avg", "spiking_max") for depth in profile.depths]
+    wanted = [*vanilla, NETWORKS["defended"]]
+    return [trained(each, profile, seed, data_dir) for each in wanted for seed in profile.seeds]
+
+
+def headline_rows(item: TrainedNetwork, profile: Profile) -> pd.DataFrame:
+    """FGSM and PGD at the headline eps, under the authors' threat model and on images; a part of `curve_rows`."""
+    authors = attacked(item, profile, AUTHORS, [authors_fgsm(), authors_pgd()])
+    on_images = attacked(item, profile, IMAGE, [authors_fgsm(), strong_pgd(profile)])
+    return pd.concat([authors, on_images], ignore_index=True)

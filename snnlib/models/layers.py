@@ -46,7 +46,7 @@ def stem_pool(kind: str) -> nn.Module:
 
 
 def stem_convolution(kind: str, in_channels: int, out_channels: int) -> nn.Conv2d:
-    """First convolution: "7x7" with stride 2 (ImageNet's, used by Luu et al. on 32x32 images) or "3x3" with stride 1."""
+    """First convolution: "7x7", stride 2 (ImageNet's, used by Luu et al. on 32x32 images), or "3x3", stride 1."""
     if kind == "7x7":
         return nn.Conv2d(in_channels, out_channels, kernel_size=7, stride=2, padding=3, bias=False)
     if kind == "3x3":

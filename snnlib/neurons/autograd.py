@@ -121,12 +121,12 @@ def _differentiable_backward(ctx, g_spikes, g_v_last):
 def _as_scalar(name: str, value: float | Tensor, dtype: torch.dtype, device: torch.device) -> Tensor:
     if isinstance(value, Tensor):
         if value.dim() != 0:
-            raise InputError(f"{name} has shape {list(value.shape)}; expected a number or a 0-dimensional tensor; index it")
+            raise InputError(f"{name} has shape {list(value.shape)}; expected a number or a 0-d tensor; index it")
         return value.to(device=device, dtype=dtype)
     low_is_valid = value >= 0 if name == "leak" else value > 0
     if not (math.isfinite(value) and low_is_valid and (name != "leak" or value <= 1)):
         wanted = "a number in [0, 1]" if name == "leak" else "a finite number above 0"
-        raise InputError(f"{name} is {value!r}; expected {wanted}; IF neurons have leak 1.0, thresholds are usually 1.0")
+        raise InputError(f"{name} is {value!r}; expected {wanted}; IF neurons have leak 1.0, thresholds usually 1.0")
     return kernels.scalar(name, float(value), dtype, device)
 
 
@@ -147,14 +147,16 @@ def lif_multi_step(
     membranes after reset (float32 for half-precision currents). Fires at membrane >= threshold. Equations, source:
     `snnlib.neurons.reference.lif_reference`. The compiled path equals the reference bit for bit in float32 on a CPU.
     A trainable `threshold` (0-dimensional tensor) gets its gradient; `leak` as a tensor that requires grad runs the
-    reference. `want_v_last=False` spares writing the last membrane and returns None for it. Raises `InputError` for a leak outside [0, 1], a threshold <= 0, an unknown reset or an empty time axis.
+    reference. `want_v_last=False` spares writing the last membrane, None then. Raises `InputError` for a
+    leak outside [0, 1], a threshold <= 0, an unknown reset or an empty time axis.
     """
     if reset not in ("hard", "soft"):
         raise InputError(f"reset is {reset!r}; expected 'hard' or 'soft'; hard sets the membrane to 0")
     if currents.dim() < 1 or currents.shape[0] == 0:
         raise InputError(f"currents have shape {list(currents.shape)}; expected [T, ...] with T >= 1; add a time axis")
     if v0 is not None and v0.shape != currents.shape[1:]:
-        raise InputError(f"v0 has shape {list(v0.shape)}; expected {list(currents.shape[1:])}; pass one membrane per neuron")
+        wanted = list(currents.shape[1:])
+        raise InputError(f"v0 has shape {list(v0.shape)}; expected {wanted}; pass one membrane per neuron")
     surrogate = atan() if surrogate is None else surrogate
     dtype = membrane_dtype(currents)
     leak = _as_scalar("leak", leak, dtype, currents.device)

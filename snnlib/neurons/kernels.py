@@ -122,7 +122,7 @@ def backward_kernel(
     has_v0: bool,
     has_g_v: bool,
 ) -> Callable:
-    """Compiled backward: derivatives of currents `[T, M]`, v0 (`[M]` or None), threshold (`[M]`, to be summed, or None)."""
+    """Compiled backward: derivatives of currents `[T, M]`, v0 (`[M]` or None), threshold (`[M]`, summed later)."""
     return _compile(_backward_loop(formula, reset, detach_reset, threshold_gradient), f"lif_backward_{time_steps}")
 
 
@@ -157,7 +157,7 @@ def compiler_missing(device_type: str) -> str | None:
     else:
         reason = f"no kernel for device type {device_type}"
     if reason:
-        warnings.warn(f"snnlib: neurons run as a plain loop on {device_type}, several times slower: {reason}", stacklevel=2)
+        warnings.warn(f"snnlib: neurons run as a plain loop on {device_type}, much slower: {reason}", stacklevel=2)
     return reason
 
 

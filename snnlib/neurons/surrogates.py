@@ -56,7 +56,9 @@ class Surrogate:
 def _positive(family: str, **parameters: float) -> tuple[tuple[str, float], ...]:
     for key, value in parameters.items():
         if not (isinstance(value, int | float) and math.isfinite(value) and value > 0):
-            raise InputError(f"surrogates.{family}: {key} is {value!r}; expected a finite number above 0; use e.g. {key}=1.0")
+            raise InputError(
+                f"surrogates.{family}: {key} is {value!r}; expected a finite number above 0; use e.g. {key}=1.0"
+            )
     return tuple((key, float(value)) for key, value in parameters.items())
 
 

@@ -129,7 +129,11 @@ def test_layout_and_values_survive_when_input_is_channels_last():
 @needs_compiler
 @pytest.mark.parametrize(
     "currents",
-    [torch.randn(3, 8).t().unsqueeze(0).expand(4, 8, 3), torch.randn(4, 8, 6)[..., ::2], torch.randn(8, 4, 3).transpose(0, 1)],
+    [
+        torch.randn(3, 8).t().unsqueeze(0).expand(4, 8, 3),
+        torch.randn(4, 8, 6)[..., ::2],
+        torch.randn(8, 4, 3).transpose(0, 1),
+    ],
     ids=["expanded over time", "strided", "time not outermost"],
 )
 def test_values_are_right_when_memory_is_not_dense(currents):

@@ -49,7 +49,7 @@ def _snntorch(currents, leak, reset, detach_reset):
 
 
 @pytest.mark.parametrize("leak, reset, detach_reset, time_steps", CASES)
-def test_spikes_are_equal_and_gradients_agree_when_no_membrane_meets_the_threshold(leak, reset, detach_reset, time_steps):
+def test_spikes_and_gradients_agree_when_no_membrane_meets_the_threshold(leak, reset, detach_reset, time_steps):
     ours_in, theirs_in = (_currents_off_the_threshold(time_steps).requires_grad_() for _ in range(2))
     ours, _ = lif_multi_step(
         ours_in, leak=leak, reset=reset, detach_reset=detach_reset, surrogate=surrogates.atan(alpha=2.0)

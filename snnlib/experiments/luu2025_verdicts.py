@@ -1,0 +1,140 @@
+"""From rows to verdicts on the claims L1-L4: each rule is stated, applied to every seed, and returns its numbers.
+
+A verdict is "reproduced" when the claim holds for every seed, "not reproduced" when it holds for none, else "mixed".
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import pandas as pd
+
+from snnlib.evaluation import AUTHORS, ENCODED, IMAGE, IMAGE_SMOOTH
+from snnlib.experiments.luu2025 import HEADLINE_EPS, NETWORKS
+from snnlib.results import robust_accuracy
+
+SPARSE = 0.25
+"""Mean share of exact zeros from which the blocks' gradients count as sparse; our choice, the paper names none."""
+CHANCE = 0.1
+MAX, AVERAGE, DEFENDED = (NETWORKS[key].label for key in ("sew_max", "sew_avg", "defended"))
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """A verdict with one line of evidence; `holds` says per seed whether the claim held."""
+
+    verdict: str
+    evidence: str
+    holds: tuple[bool, ...]
+
+
+def judge(holds: list[bool], evidence: str) -> Judgement:
+    """All seeds, none, or some."""
+    verdict = "reproduced" if all(holds) else "mixed" if any(holds) else "not reproduced"
+    return Judgement(verdict, evidence, tuple(holds))
+
+
+def block_sparsity(operations: pd.DataFrame) -> pd.DataFrame:
+    """Mean exact-zero share of the input gradients inside residual blocks, per model, seed and BatchNorm mode.
+
+    Three numbers: over all operations in blocks; without the strided 1x1 shortcut convolutions, whose 75 % zeros are
+    a matter of their stride alone; and at the stem pool.
+    """
+    inside = operations[operations.inside_residual_block]
+    is_shortcut = inside.operation.str.contains("downsample") & inside.kind.str.contains("Conv")
+    pools = operations[operations.kind.str.contains("Pool2d") & ~operations.kind.str.contains("Adaptive")]
+    key = ["model", "seed", "batch_norm"]
+    return pd.DataFrame(
+        {
+            "in_blocks": inside.groupby(key).zero_share_grad_input.mean(),
+            "in_blocks_without_strided_shortcuts": inside[~is_shortcut].groupby(key).zero_share_grad_input.mean(),
+            "at_stem_pool": pools.groupby(key).zero_share_grad_input.mean(),
+        }
+    ).reset_index()
+
+
+def _of(table: pd.DataFrame, model: str, column: str) -> pd.Series:
+    return table[table.model == model].set_index("seed")[column].sort_index()
+
+
+def _percent(values: pd.Series) -> str:
+    return f"{100 * values.mean():.1f} ± {100 * values.std(ddof=0):.1f} %"
+
+
+def judge_block_sparsity(sparsity: pd.DataFrame) -> Judgement:
+    """L1: with max pool, operations in the blocks (strided shortcuts apart) have at least `SPARSE` exact zeros.
+
+    Judged in the authors' mode, BatchNorm in train.
+    """
+    authors = sparsity[sparsity.batch_norm == "train"]
+    clean = _of(authors, MAX, "in_blocks_without_strided_shortcuts")
+    everything, pool = _of(authors, MAX, "in_blocks"), _of(authors, MAX, "at_stem_pool")
+    evidence = (
+        f"exact zeros in the blocks' gradients: {_percent(clean)} without the strided 1x1 shortcuts "
+        f"({_percent(everything)} with them); at the stem's max pool {_percent(pool)}; claimed: high in the blocks"
+    )
+    return judge([bool(value >= SPARSE) for value in clean], evidence)
+
+
+def judge_pool_effect(sparsity: pd.DataFrame) -> Judgement:
+    """L2: average pool leaves less than half of the exact zeros that the blocks have with max pool."""
+    authors = sparsity[sparsity.batch_norm == "train"]
+    column = "in_blocks"
+    with_max, with_average = _of(authors, MAX, column), _of(authors, AVERAGE, column)
+    pool = _of(authors, MAX, "at_stem_pool"), _of(authors, AVERAGE, "at_stem_pool")
+    evidence = (
+        f"exact zeros in the blocks: {_percent(with_max)} with max pool, {_percent(with_average)} with average pool; "
+        f"at the pool itself {_percent(pool[0])} against {_percent(pool[1])}"
+    )
+    return judge([bool(with_average[seed] < with_max[seed] / 2) for seed in with_max.index], evidence)
+
+
+def headline(rows: pd.DataFrame) -> pd.DataFrame:
+    """Robust accuracy at 6/255 per model and seed: worst case over the attacks of each group of threat models."""
+    at_eps = rows[(rows.eps - HEADLINE_EPS).abs() < 1e-9]
+    groups = {
+        "authors": (AUTHORS.name,),
+        "encoded, BN eval": (ENCODED.name,),
+        "image": (IMAGE.name, IMAGE_SMOOTH.name),
+    }
+    parts = []
+    for name, members in groups.items():
+        chosen = at_eps[at_eps.threat_model.isin(members)]
+        parts.append(robust_accuracy(chosen, by=["model", "seed"]).assign(threat_model=name))
+    return pd.concat(parts, ignore_index=True)
+
+
+def judge_undefended_robustness(robust: pd.DataFrame) -> Judgement:
+    """L3: on images, after the worst of all attacks, the vanilla network keeps up with the defended one to 2 points.
+
+    Not testable where the defended network itself is no better than chance. The number under the authors' threat model
+    stands beside it, as evidence of what that model measures.
+    """
+    image, authors = robust[robust.threat_model == "image"], robust[robust.threat_model == "authors"]
+    vanilla, defended = (_of(image, model, "robust_accuracy") for model in (MAX, DEFENDED))
+    theirs = [_of(authors, model, "robust_accuracy") for model in (MAX, DEFENDED)]
+    evidence = (
+        f"robust accuracy at 6/255 on images: {_percent(vanilla)} vanilla, {_percent(defended)} defended; "
+        f"under the authors' threat model {_percent(theirs[0])} and {_percent(theirs[1])}"
+    )
+    holds = [bool(vanilla[seed] >= defended[seed] - 0.02) for seed in vanilla.index]
+    if (defended <= CHANCE).all():
+        return Judgement("not testable", f"the defended network is not robust itself; {evidence}", tuple(holds))
+    return judge(holds, evidence)
+
+
+def judge_trade_off(accuracies: pd.DataFrame, robust: pd.DataFrame) -> Judgement:
+    """L4: average pool has the higher clean accuracy and, on images, the lower robust accuracy."""
+    image, authors = robust[robust.threat_model == "image"], robust[robust.threat_model == "authors"]
+    clean = _of(accuracies, AVERAGE, "test_accuracy") - _of(accuracies, MAX, "test_accuracy")
+    on_images = _of(image, AVERAGE, "robust_accuracy") - _of(image, MAX, "robust_accuracy")
+    theirs = _of(authors, AVERAGE, "robust_accuracy") - _of(authors, MAX, "robust_accuracy")
+    evidence = (
+        f"average minus max pool, points per seed: clean {_points(clean)}; robust at 6/255 on images "
+        f"{_points(on_images)}, under the authors' threat model {_points(theirs)}"
+    )
+    return judge([bool(clean[seed] > 0 and on_images[seed] < 0) for seed in clean.index], evidence)
+
+
+def _points(differences: pd.Series) -> str:
+    return ", ".join(f"{100 * value:+.1f}" for value in differences)
