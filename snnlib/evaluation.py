@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import inspect
 from dataclasses import asdict, dataclass
 
 import pandas as pd
@@ -65,6 +66,19 @@ class AttackPlan:
         given = {"steps": self.steps, "step_size": self.step_size, "restarts": self.restarts}
         return {name: value for name, value in given.items() if value is not None}
 
+    def check(self) -> None:
+        """Errors: InputError for an unknown attack, or a number that this attack does not take."""
+        if self.attack not in ATTACKS:
+            raise InputError(f"attack is {self.attack!r}; expected one of {', '.join(ATTACKS)}; choose one of these")
+        unknown = [name for name in self.options() if name not in inspect.signature(ATTACKS[self.attack]).parameters]
+        if unknown:
+            raise InputError(f"attack {self.attack!r} takes no {', '.join(unknown)}; expected None; leave it out")
+
+    def repetitions(self, name: str) -> int:
+        """The plan's "steps" or "restarts", else the attack's default; 1 for an attack that does not repeat."""
+        parameter = inspect.signature(ATTACKS[self.attack]).parameters.get(name)
+        return getattr(self, name) or (1 if parameter is None else parameter.default)
+
     def as_config(self) -> dict:
         return asdict(self)
 
@@ -80,8 +94,7 @@ def run_attack(
     model: Model, images: Tensor, labels: Tensor, threat: ThreatModel, plan: AttackPlan, *, seed: int = 0
 ) -> AttackResult:
     """One batch of one plan under one threat model; the model comes back as it was, except for drifting BatchNorm."""
-    if plan.attack not in ATTACKS:
-        raise InputError(f"attack is {plan.attack!r}; expected one of {', '.join(ATTACKS)}; choose one of these")
+    plan.check()
     with encoder_gradient(model, crossed_by(model, threat)):
         return ATTACKS[plan.attack](
             model,
@@ -96,7 +109,7 @@ def run_attack(
 
 
 def crossed_by(model: Model, threat: ThreatModel) -> str | None:
-    """The gradient by which the attacker crosses this model's encoder; None where it has only its exact one."""
+    """The gradient by which the attacker crosses this model's encoder; None where the encoder's own has to do."""
     wanted = threat.encoder_gradient
     return wanted if wanted and wanted in model.encoder.gradients else None
 
@@ -142,11 +155,11 @@ def attack_rows(
         batch_norm=threat.batch_norm,
         norm=plan.norm,
         eps=plan.eps,
-        steps=plan.steps or 1,
+        steps=plan.repetitions("steps"),
         step_size=float("nan") if plan.step_size is None else plan.step_size,
-        restarts=plan.restarts or 1,
+        restarts=plan.repetitions("restarts"),
         surrogate=repr(own[0].surrogate) if plan.surrogate == "own" and own else plan.surrogate,
-        encoder_gradient=crossed_by(model, threat) or ("exact" if threat.space == "image" else ""),
+        encoder_gradient=crossed_by(model, threat) or (model.encoder.gradient if threat.space == "image" else ""),
         clean_correct=clean_correct.numpy(),
         kernel=kernel_name(torch.device(device).type),
         device=torch.device(device).type,

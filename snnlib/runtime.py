@@ -6,7 +6,9 @@ that costs more than the arithmetic. Raising the mmap and trim thresholds keeps 
 that the next step finds warm pages. `allocation_cost()` measures the effect; `SNNLIB_KEEP_MALLOC=1` leaves glibc alone.
 
 **Threads.** One OpenMP thread per core that this process may use. The count is part of a result's identity (the
-order of a sum depends on it), so it is fixed once, from the machine or from `SNNLIB_THREADS`.
+order of a sum depends on it), so it is fixed once, from the machine or from `SNNLIB_THREADS`. Idle threads sleep
+(`OMP_WAIT_POLICY=passive`, unless set otherwise): spinning ones take the core from whatever else the machine runs, and
+two busy processes on two cores then slow each other down many times over.
 """
 
 from __future__ import annotations
@@ -56,7 +58,7 @@ def thread_count() -> int:
     for variable in ("SNNLIB_THREADS", "OMP_NUM_THREADS"):
         text = os.environ.get(variable)
         if text:
-            if not text.isdigit() or int(text) < 1:
+            if not text.isdecimal() or int(text) < 1:
                 raise InputError(f"{variable} is {text!r}; expected a whole number of at least 1; unset it or use 1")
             return int(text)
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else (os.cpu_count() or 1)
@@ -66,6 +68,7 @@ def apply_process_settings() -> ProcessSettings:
     """Apply allocator and thread settings once; later calls return what was done."""
     global _applied
     if _applied is None:
+        os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # read once, when the OpenMP library is loaded
         import torch
 
         threads = thread_count()

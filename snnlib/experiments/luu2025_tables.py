@@ -119,7 +119,7 @@ def _percent(mean: float, deviation: float) -> str:
 
 
 def competitor_table() -> pd.DataFrame:
-    """Published numbers of other papers, one row per method, in percent as printed there. None is of Luu et al.
+    """Published numbers of other papers in percent, one row per method. None is of Luu et al.
 
     An attack of several steps names them: "7: 22.95, 20: 14.41".
     """
@@ -151,7 +151,7 @@ def competitor_table() -> pd.DataFrame:
 
 def _by_steps(rows: pd.DataFrame) -> str:
     cells = [
-        f"{value:.2f}" if pd.isna(steps) or steps == 1 else f"{steps:.0f}: {value:.2f}"
+        f"{value:g}" if pd.isna(steps) or steps == 1 else f"{steps:.0f}: {value:g}"
         for steps, value in zip(rows.steps, rows.value, strict=True)
     ]
     return ", ".join(cells)

@@ -29,6 +29,7 @@ def awake() -> Callable[[nn.Module, Tensor], nn.Module]:
             norm.weight.data.uniform_(0.7, 1.5, generator=generator)
             norm.bias.data.uniform_(-0.2, 0.4, generator=generator)
             norm.momentum = 1.0
+        torch.manual_seed(0)  # of random encoders
         with torch.no_grad():
             model.train()(images)
         for norm in norms:

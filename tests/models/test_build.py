@@ -33,8 +33,8 @@ def test_model_is_body_after_encoder(awake, encoder):
     assert torch.equal(model.body(encoded), logits)
 
 
-@pytest.mark.parametrize("encoder, reaches", [("direct", True), ("phase", True), ("latency", True), ("poisson", True)])
-def test_input_gradient_exists_when_in_eval_mode(awake, encoder, reaches):
+@pytest.mark.parametrize("encoder", ENCODERS)
+def test_input_gradient_exists_when_in_eval_mode(awake, encoder):
     images = torch.rand(4, 3, 16, 16, generator=torch.Generator().manual_seed(0))
     model = awake(build_model("sew_resnet18", 5, 6, encoder=encoder, width=8, seed=0), images)
     images.requires_grad_()
@@ -68,9 +68,7 @@ def test_convolutions_start_with_the_kaiming_deviation():
     body = build_model("sew_resnet18", 10, 4, seed=0).body
     weight = body.layer3[1].conv1.weight
     assert weight.std().item() == pytest.approx((2 / (256 * 9)) ** 0.5, rel=0.01), "fan out 256·3·3, gain √2"
-    assert all(
-        (m.weight == 1).all() and (m.bias == 0).all() for m in body.modules() if isinstance(m, nn.BatchNorm2d)
-    )
+    assert all((m.weight == 1).all() and (m.bias == 0).all() for m in body.modules() if isinstance(m, nn.BatchNorm2d))
 
 
 def test_same_model_comes_back_when_built_from_its_config():
