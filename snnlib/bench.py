@@ -15,6 +15,7 @@ import sys
 import time
 from collections.abc import Callable
 from functools import partial
+from importlib.metadata import version
 from pathlib import Path
 
 import pandas as pd
@@ -79,7 +80,8 @@ def saved_bytes(run: Callable[[], torch.Tensor]) -> int:
 def bench_lif(shapes: tuple[tuple[int, ...], ...], rounds: int, device: str) -> pd.DataFrame:
     """Forward and backward of one spiking layer, float32: one row per shape and contender, the floor among them."""
     bandwidth = copy_bandwidth(device)
-    return pd.DataFrame([row for shape in shapes for row in _lif_rows(shape, rounds, device, bandwidth)])
+    rows = [row for shape in shapes for row in _lif_rows(shape, rounds, device, bandwidth)]
+    return pd.DataFrame(rows).assign(rounds=rounds)
 
 
 def _lif_rows(shape: tuple[int, ...], rounds: int, device: str, bandwidth: float) -> list[dict]:
@@ -143,7 +145,7 @@ def bench_step(sizes: dict[str, int], rounds: int, device: str) -> pd.DataFrame:
     for name, values in times.items():
         row = _row("training step of SEW-ResNet-18", shape, name, values, own, float("nan"))
         rows.append({**row, "peak_mib": peak_memory(name, sizes, device)})
-    return pd.DataFrame(rows)
+    return pd.DataFrame(rows).assign(rounds=rounds)
 
 
 def peak_memory(name: str, sizes: dict[str, int], device: str) -> float:
@@ -168,10 +170,13 @@ def _peak_resident_mib() -> float:
 
 def _own_peak_memory(name: str, sizes: dict[str, int], device: str) -> float:
     step = training_step(name, **sizes, device=device)
-    before = _peak_resident_mib()
+    cuda = device == "cuda"
+    if cuda:
+        torch.cuda.reset_peak_memory_stats()
+    before = torch.cuda.memory_allocated() / (1 << 20) if cuda else _peak_resident_mib()
     for _ in range(3):
         step()
-    return torch.cuda.max_memory_allocated() / (1 << 20) if device == "cuda" else _peak_resident_mib() - before
+    return (torch.cuda.max_memory_allocated() / (1 << 20) if cuda else _peak_resident_mib()) - before
 
 
 def bench(rounds: int, device: str, small: bool = False) -> pd.DataFrame:
@@ -180,7 +185,7 @@ def bench(rounds: int, device: str, small: bool = False) -> pd.DataFrame:
     steps = bench_step(SMALL_STEP if small else STEP, max(1, rounds // 2), device)
     settings = apply_process_settings()
     table = pd.concat([layers, steps], ignore_index=True)
-    return table.assign(device=describe_device(device), allocator=settings.allocator, rounds=rounds)
+    return table.assign(device=describe_device(device), allocator=settings.allocator)
 
 
 def stored_bench(rounds: int, small: bool = False) -> pd.DataFrame:
@@ -190,7 +195,8 @@ def stored_bench(rounds: int, small: bool = False) -> pd.DataFrame:
         "rounds": rounds,
         "small": small,
         "device": describe_device(device),
-        "torch": torch.__version__,
+        "allocator": apply_process_settings().allocator,
+        "versions": {name: version(name) for name in ("torch", "spikingjelly", "snntorch", "norse")},
         "code": code_digest("snnlib.bench", "snnlib.bench_contenders", "snnlib.neurons", "snnlib.models"),
     }
     return load_or_make_rows("bench", config, lambda: bench(rounds, device, small))

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from snnlib.models import build_model
 from snnlib.neurons import IF, use_kernel
+from snnlib.runtime import default_device
 from snnlib.torchvision_ops import import_torchvision
 
 Layer = Callable[[Tensor], Tensor]
@@ -46,11 +47,10 @@ def snntorch_layer() -> Layer:
 
     layer = snntorch.Leaky(
         beta=1.0, threshold=1.0, reset_mechanism="zero", spike_grad=snntorch.surrogate.atan(alpha=2.0)
-    )
+    ).to(default_device())
 
     def run(currents: Tensor) -> Tensor:
         membrane, spikes = torch.zeros_like(currents[0]), []
-        layer.to(currents.device)
         for current in currents:
             spike, membrane = layer(current, membrane)
             spikes.append(spike)

@@ -109,9 +109,19 @@ def run_attack(
 
 
 def crossed_by(model: Model, threat: ThreatModel) -> str | None:
-    """The gradient by which the attacker crosses this model's encoder; None where the encoder's own has to do."""
-    wanted = threat.encoder_gradient
-    return wanted if wanted and wanted in model.encoder.gradients else None
+    """The gradient by which the attacker crosses this model's encoder; None for the encoder's own.
+
+    Straight through an encoder that has an exact gradient is that gradient. Raises InputError for any other gradient
+    that the encoder does not declare.
+    """
+    wanted, declared = threat.encoder_gradient, model.encoder.gradients
+    if not wanted or (wanted == "straight_through" and "exact" in declared):
+        return None
+    if wanted not in declared:
+        raise InputError(
+            f"threat model {threat.name!r} crosses the encoder by {wanted!r}; this one declares {', '.join(declared)}"
+        )
+    return wanted
 
 
 def attack_rows(

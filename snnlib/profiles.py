@@ -12,8 +12,9 @@ class Profile:
     """Sizes that every experiment of a profile shares.
 
     train_per_class, test_per_class: images kept of each class (None: all). attacked_per_class: test images of each
-    class that attacks run on. batch_size trains; attack_batch_size attacks (it matters where BatchNorm looks at the
-    batch). eps_levels: the perturbation sizes of curves, in 1/255. steps: iterations of the image-space PGD.
+    class that attacks run on; inspected_per_class: that gradients are read on. batch_size trains; attack_batch_size
+    attacks and inspects (it matters where BatchNorm looks at the batch). eps_levels: the perturbation sizes of curves,
+    in 1/255. steps: iterations of the image-space PGD.
     """
 
     name: str
@@ -21,7 +22,7 @@ class Profile:
     train_per_class: int | None
     test_per_class: int | None
     attacked_per_class: int | None
-    inspected_images: int
+    inspected_per_class: int
     depths: tuple[int, ...]
     width: int
     time_steps: int
@@ -44,7 +45,7 @@ PROFILES = {
         train_per_class=20,
         test_per_class=10,
         attacked_per_class=2,
-        inspected_images=16,
+        inspected_per_class=2,
         depths=(18,),
         width=8,
         time_steps=8,
@@ -64,8 +65,8 @@ PROFILES = {
         subset="embedded",
         train_per_class=None,
         test_per_class=None,
-        attacked_per_class=30,
-        inspected_images=64,
+        attacked_per_class=20,
+        inspected_per_class=10,
         depths=(18,),
         width=16,
         time_steps=8,
@@ -76,7 +77,7 @@ PROFILES = {
         learning_rate=4e-3,
         weight_decay=5e-4,
         schedule="one-cycle",
-        eps_levels=(1, 2, 6, 16),
+        eps_levels=(2, 6, 16),
         steps=20,
         bench_repeats=5,
     ),
@@ -87,7 +88,7 @@ PROFILES = {
         train_per_class=None,
         test_per_class=None,
         attacked_per_class=None,
-        inspected_images=512,
+        inspected_per_class=48,
         depths=(18, 34, 50),
         width=64,
         time_steps=10,

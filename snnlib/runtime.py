@@ -1,4 +1,4 @@
-"""Process settings that change speed but never a value: allocator, threads, determinism.
+"""Process settings: allocator, threads, determinism.
 
 **Allocator.** glibc serves large blocks with `mmap` and hands them back to the kernel on `free`. A PyTorch tensor
 of a few megabytes is therefore faulted in page by page each time an operation allocates its result, and on a CPU
@@ -6,7 +6,9 @@ that costs more than the arithmetic. Raising the mmap and trim thresholds keeps 
 that the next step finds warm pages. `allocation_cost()` measures the effect; `SNNLIB_KEEP_MALLOC=1` leaves glibc alone.
 
 **Threads.** One OpenMP thread per core that this process may use. The count is part of a result's identity (the
-order of a sum depends on it), so it is fixed once, from the machine or from `SNNLIB_THREADS`. Idle threads sleep
+order of a sum depends on it), so it is fixed
+once, by `SNNLIB_THREADS`, `OMP_NUM_THREADS` or the cores at hand. It is no part of an artifact's name: what another
+machine made is reused, and rows and manifest say on which device it was made. Idle threads sleep
 (`OMP_WAIT_POLICY=passive`, unless set otherwise): spinning ones take the core from whatever else the machine runs, and
 two busy processes on two cores then slow each other down many times over.
 """
@@ -26,6 +28,7 @@ from snnlib.errors import InputError
 M_TRIM_THRESHOLD = -1  # glibc <malloc.h>
 M_MMAP_THRESHOLD = -3
 MMAP_THRESHOLD_BYTES = 1 << 30
+OLD_GLIBC_MMAP_THRESHOLD_BYTES = 1 << 25  # the most that older versions accept
 TRIM_THRESHOLD_BYTES = (1 << 31) - 1  # mallopt takes a C int
 
 
@@ -47,10 +50,12 @@ def keep_freed_memory() -> str:
     if platform.libc_ver()[0] != "glibc":
         return "default (not glibc)"
     libc = ctypes.CDLL(None)
-    accepted = libc.mallopt(M_MMAP_THRESHOLD, MMAP_THRESHOLD_BYTES) and libc.mallopt(
-        M_TRIM_THRESHOLD, TRIM_THRESHOLD_BYTES
-    )
-    return "tuned" if accepted else "default (glibc refused mallopt)"
+    trims_late = libc.mallopt(M_TRIM_THRESHOLD, TRIM_THRESHOLD_BYTES)
+    if libc.mallopt(M_MMAP_THRESHOLD, MMAP_THRESHOLD_BYTES):
+        return "tuned" if trims_late else "tuned (mmap threshold only)"
+    if libc.mallopt(M_MMAP_THRESHOLD, OLD_GLIBC_MMAP_THRESHOLD_BYTES):
+        return "tuned (mmap threshold 32 MiB)"
+    return "default (glibc refused mallopt)"
 
 
 def thread_count() -> int:

@@ -17,7 +17,7 @@ from snnlib.runtime import default_device
 from snnlib.training import History, Recipe, evaluate_accuracy, fit, load_weights
 
 MODEL_CODE = ("snnlib.neurons", "snnlib.models", "snnlib.encoding", "snnlib.data", "snnlib.training")
-ATTACK_CODE = ("snnlib.attacks", "snnlib.evaluation")
+ATTACK_CODE = ("snnlib.attacks", "snnlib.evaluation", "snnlib.experiments.common")
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ Their paper's tables are not available to us, so their layout is reconstructed; 
 from __future__ import annotations
 
 import functools
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import pandas as pd
 from torch import Tensor
@@ -58,6 +58,8 @@ NETWORKS = {
 SEW-ResNet, adversarially trained on images, with direct coding and T = 4 as its competitors use."""
 LADDER = (AUTHORS_DRIFTING, AUTHORS, ENCODED, IMAGE, IMAGE_SMOOTH)
 """Threat models from the authors' own to the deployed network's, in order of increasing trust."""
+OTHER_SURROGATES = ("piecewise_linear(width=1)", "straight_through(height=1)")
+"""Surrogates beside the training one: an attacker is free to choose how to differentiate a spike."""
 
 
 def network(key: str, depth: int = 18) -> Network:
@@ -99,13 +101,20 @@ def noise_plan(eps: float = HEADLINE_EPS) -> AttackPlan:
 
 
 def ladder_rows(item: TrainedNetwork, profile: Profile) -> pd.DataFrame:
-    """The headline eps under every threat model of `LADDER`, with FGSM, PGD and noise."""
+    """The headline eps under every threat model of `LADDER`, with FGSM, PGD and noise.
+
+    On images also PGD by surrogates that the network was not trained with. Noise takes no forward pass in train mode,
+    so it moves no running statistics and has no row under drifting BatchNorm.
+    """
     parts = []
     for threat in LADDER:
         if threat is IMAGE_SMOOTH and "smooth" not in item.model.encoder.gradients:
             continue
         pgd = authors_pgd() if threat.space == "encoded" else strong_pgd(profile)
-        parts.append(attacked(item, profile, threat, [noise_plan(), authors_fgsm(), pgd]))
+        plans = [authors_fgsm(), pgd] if threat is AUTHORS_DRIFTING else [noise_plan(), authors_fgsm(), pgd]
+        if threat is IMAGE:
+            plans += [replace(pgd, surrogate=surrogate) for surrogate in OTHER_SURROGATES]
+        parts.append(attacked(item, profile, threat, plans))
     return pd.concat(parts, ignore_index=True)
 
 
@@ -117,11 +126,9 @@ def curve_rows(item: TrainedNetwork, profile: Profile) -> pd.DataFrame:
 
 def operation_rows(item: TrainedNetwork, profile: Profile, batch_norm: str) -> pd.DataFrame:
     """Figures 3 and 5: gradient sparsity and norm per operation, on the first test images of each class."""
-    images = attacked_images(profile, item.splits)
-    count = min(profile.inspected_images, len(images))
+    chosen = item.splits.test.first_per_class(profile.inspected_per_class)
 
     def make() -> pd.DataFrame:
-        chosen = images.take(range(0, len(images), max(1, len(images) // count))).take(range(count))
         table = gradient_by_operation(
             item.model,
             chosen.batch(slice(None), item.device),
@@ -136,7 +143,7 @@ def operation_rows(item: TrainedNetwork, profile: Profile, batch_norm: str) -> p
         "network": item.run,
         "label": item.network.label,
         "batch_norm": batch_norm,
-        "images": count,
+        "images": len(chosen),
         "batch_size": profile.attack_batch_size,
         "code": code_digest(*MODEL_CODE, *ATTACK_CODE, "snnlib.sparsity"),
     }
@@ -147,7 +154,12 @@ def input_rows(item: TrainedNetwork, profile: Profile, space: str, batch_norm: s
     """Sparsity of the gradient at the input, one row per sample: the quantity of Theorem 4.1."""
     images = attacked_images(profile, item.splits)
     measure = functools.partial(
-        input_gradient_measures, item.model, space=space, batch_norm=batch_norm, target="true_class_probability"
+        input_gradient_measures,
+        item.model,
+        space=space,
+        batch_norm=batch_norm,
+        target="true_class_probability",
+        batch_size=profile.attack_batch_size,
     )
 
     def make() -> pd.DataFrame:
@@ -160,6 +172,7 @@ def input_rows(item: TrainedNetwork, profile: Profile, space: str, batch_norm: s
         "space": space,
         "batch_norm": batch_norm,
         "images": len(images),
+        "batch_size": profile.attack_batch_size,
         "code": code_digest(*MODEL_CODE, *ATTACK_CODE, "snnlib.sparsity"),
     }
     return load_or_make_rows("input_gradients", config, make)

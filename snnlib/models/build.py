@@ -9,6 +9,8 @@ from torch import Tensor, nn
 
 from snnlib.encoding import build_encoder
 from snnlib.errors import InputError
+from snnlib.models.blocks import CONNECTIONS
+from snnlib.models.layers import NeuronFactory
 from snnlib.models.resnet import ResNetBody
 from snnlib.neurons import LIF, Surrogate, surrogates
 
@@ -32,14 +34,12 @@ class Model(nn.Module):
         return self.body(self.encoder(images))
 
 
-def _neuron_factory(spiking: bool, leak: float, threshold: float, surrogate: str, reset: str, detach_reset: bool):
-    """A maker of neurons; `surrogate` is spelled "atan" or "atan(alpha=2.0)", see `parse_surrogate`."""
+def _neuron_factory(
+    spiking: bool, leak: float, threshold: float, surrogate: Surrogate, reset: str, detach_reset: bool
+) -> NeuronFactory:
     if not spiking:
         return nn.ReLU
-    pseudo_derivative = parse_surrogate(surrogate)
-    return lambda: LIF(
-        leak=leak, threshold=threshold, surrogate=pseudo_derivative, reset=reset, detach_reset=detach_reset
-    )
+    return lambda: LIF(leak=leak, threshold=threshold, surrogate=surrogate, reset=reset, detach_reset=detach_reset)
 
 
 def parse_surrogate(text: str) -> Surrogate:
@@ -90,6 +90,9 @@ def build_model(
     for argument, value in (("num_classes", num_classes), ("time_steps", time_steps), ("width", width)):
         if not isinstance(value, int) or isinstance(value, bool) or value < 1:
             raise InputError(f"{argument} is {value!r}; expected a whole number of at least 1; e.g. {argument}=10")
+    if connection not in CONNECTIONS:
+        raise InputError(f"connection is {connection!r}; expected one of {', '.join(CONNECTIONS)}; use 'ADD'")
+    pseudo_derivative = parse_surrogate(surrogate)
     family, depth = name.split("_resnet")
     if detach_reset is None:
         detach_reset = family == "sew"
@@ -99,7 +102,7 @@ def build_model(
         body = ResNetBody(
             int(depth),
             num_classes,
-            _neuron_factory(spiking, leak, threshold, surrogate, reset, detach_reset),
+            _neuron_factory(spiking, leak, threshold, pseudo_derivative, reset, detach_reset),
             block=family,
             connection=connection,
             pool=pool,

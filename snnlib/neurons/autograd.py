@@ -56,7 +56,6 @@ def _shaped(flat: Tensor | None, like: Tensor) -> Tensor | None:
 class _MultiStep(torch.autograd.Function):
     @staticmethod
     def forward(ctx, currents, v0, leak, threshold, surrogate, reset, detach_reset, want_v_last):
-        currents = _dense_over_time(currents)
         time_steps, device = currents.shape[0], currents.device.type
         run = kernels.forward_kernel(time_steps, reset, currents.dtype, device, v0 is not None, want_v_last)
         v_start = None if v0 is None else _flat_frame(v0, currents)
@@ -75,11 +74,24 @@ class _MultiStep(torch.autograd.Function):
             g_spikes = torch.zeros_like(currents)
         needs = ctx.needs_input_grad
         if torch.is_grad_enabled():
-            gradients = _differentiable_backward(ctx, g_spikes, g_v_last)
+            gradients = _reference_backward(ctx, ctx.saved_tensors, g_spikes, g_v_last, create_graph=True)
         else:
-            gradients = _compiled_backward(ctx, g_spikes, g_v_last)
+            gradients = _first_order_backward(ctx, g_spikes, g_v_last)
         g_currents, g_v0, g_threshold = gradients
         return (g_currents, g_v0 if needs[1] else None, None, g_threshold if needs[3] else None, *(None,) * 4)
+
+
+def _first_order_backward(ctx, g_spikes, g_v_last):
+    try:
+        return _compiled_backward(ctx, g_spikes, g_v_last)
+    except torch._dynamo.exc.TorchDynamoException as error:
+        kernels.give_up_compiling(error)
+    leaves = [
+        None if saved is None else saved.detach().requires_grad_(needed)
+        for saved, needed in zip(ctx.saved_tensors, ctx.needs_input_grad[:4], strict=True)
+    ]
+    with torch.enable_grad():
+        return _reference_backward(ctx, leaves, g_spikes, g_v_last, create_graph=False)
 
 
 def _compiled_backward(ctx, g_spikes, g_v_last):
@@ -102,9 +114,9 @@ def _compiled_backward(ctx, g_spikes, g_v_last):
     return _shaped(g_currents, currents), _shaped(g_v0, currents[0]), g_threshold
 
 
-def _differentiable_backward(ctx, g_spikes, g_v_last):
-    """Backward for `create_graph=True`: differentiate the reference, so that its gradient has a graph."""
-    currents, v0, leak, threshold = ctx.saved_tensors
+def _reference_backward(ctx, inputs_and_constants, g_spikes, g_v_last, *, create_graph):
+    """Differentiate the reference; with `create_graph=True` the gradient has a graph of its own."""
+    currents, v0, leak, threshold = inputs_and_constants
     surrogate, reset, detach_reset = ctx.options
     start = v0 if v0 is not None else torch.zeros_like(currents[0], dtype=leak.dtype)
     spikes, v_last = lif_reference(
@@ -114,7 +126,7 @@ def _differentiable_backward(ctx, g_spikes, g_v_last):
     outputs, gradients = [spikes], [g_spikes]
     if g_v_last is not None:
         outputs, gradients = [spikes, v_last], [g_spikes, g_v_last]
-    found = iter(torch.autograd.grad(outputs, inputs, gradients, create_graph=True, allow_unused=True))
+    found = iter(torch.autograd.grad(outputs, inputs, gradients, create_graph=create_graph, allow_unused=True))
     return tuple(next(found) if ctx.needs_input_grad[needed] else None for needed in (0, 1, 3))
 
 
@@ -147,8 +159,9 @@ def lif_multi_step(
     membranes after reset (float32 for half-precision currents). Fires at membrane >= threshold. Equations, source:
     `snnlib.neurons.reference.lif_reference`. The compiled path equals the reference bit for bit in float32 on a CPU.
     A trainable `threshold` (0-dimensional tensor) gets its gradient; `leak` as a tensor that requires grad runs the
-    reference. `want_v_last=False` spares writing the last membrane, None then. Raises `InputError` for a
-    leak outside [0, 1], a threshold <= 0, an unknown reset or an empty time axis.
+    reference. `want_v_last=False` spares writing the last membrane, None then. Raises `InputError` for
+    numbers that do not fit (leak outside [0, 1], threshold <= 0; tensors are not looked into), an unknown reset or an
+    empty time axis.
     """
     if reset not in ("hard", "soft"):
         raise InputError(f"reset is {reset!r}; expected 'hard' or 'soft'; hard sets the membrane to 0")
@@ -165,6 +178,8 @@ def lif_multi_step(
 
     if kernels.kernel_for(currents) == "compiled" and not leak.requires_grad:
         try:
+            # Made dense out here, where autograd sees it: the second-order path differentiates what is saved.
+            currents = _dense_over_time(currents)
             return _MultiStep.apply(currents, v0, leak, threshold, surrogate, reset, detach_reset, want_v_last)
         except torch._dynamo.exc.TorchDynamoException as error:
             kernels.give_up_compiling(error)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pandas as pd
 import pytest
 
+from snnlib.errors import InputError
 from snnlib.evaluation import AUTHORS, IMAGE, IMAGE_SMOOTH
 from snnlib.experiments import luu2025_verdicts as verdicts
 from snnlib.experiments.luu2025 import HEADLINE_EPS
@@ -40,7 +41,11 @@ def test_block_sparsity_is_judged_per_seed_in_the_authors_mode(in_max, verdict):
 
 @pytest.mark.parametrize(
     "in_max, in_average, verdict",
-    [((0.6, 0.6), (0.1, 0.2), "reproduced"), ((0.04, 0.04), (0.04, 0.04), "not reproduced")],
+    [
+        ((0.6, 0.6), (0.1, 0.2), "reproduced"),
+        ((0.6, 0.6), (0.5, 0.5), "not reproduced"),
+        ((0.04, 0.04), (0.04, 0.04), "not testable"),
+    ],
 )
 def test_pool_effect_needs_most_of_the_zeros_to_go(in_max, in_average, verdict):
     assert verdicts.judge_pool_effect(_sparsity(in_max, in_average)).verdict == verdict
@@ -52,7 +57,7 @@ def test_pool_effect_needs_most_of_the_zeros_to_go(in_max, in_average, verdict):
         ((0.30, 0.29), (0.30, 0.30), "reproduced"),
         ((0.0, 0.0), (0.3, 0.3), "not reproduced"),
         ((0.0, 0.3), (0.3, 0.3), "mixed"),
-        ((0.0, 0.0), (0.0, 0.05), "not testable"),
+        ((0.0, 0.0), (0.0, 0.04), "not testable"),
     ],
 )
 def test_undefended_robustness_needs_a_defended_network_that_is_robust(vanilla, defended, verdict):
@@ -73,8 +78,22 @@ def test_trade_off_needs_both_halves(clean_gain, robust_average, verdict):
         [{"model": verdicts.MAX, "seed": seed, "test_accuracy": 0.5} for seed in (0, 1)]
         + [{"model": verdicts.AVERAGE, "seed": seed, "test_accuracy": 0.5 + clean_gain[seed]} for seed in (0, 1)]
     )
-    robust = _robust(vanilla=(0.2, 0.2), average=robust_average)
-    assert verdicts.judge_trade_off(accuracies, robust).verdict == verdict
+    robust = _robust(vanilla=(0.2, 0.2), average=robust_average).assign(eps255=2)
+    at_the_floor = _robust(vanilla=(0.0, 0.0), average=(0.01, 0.0)).assign(eps255=6)
+    table = pd.concat([robust, at_the_floor])[lambda rows: rows.threat_model == "image"]
+    judgement = verdicts.judge_trade_off(accuracies, table, table)
+    assert judgement.verdict == verdict
+    assert "at 2/255" in judgement.evidence
+
+
+def test_trade_off_is_not_testable_when_both_networks_are_at_the_floor():
+    table = _robust(vanilla=(0.0, 0.0), average=(0.01, 0.0)).assign(eps255=6)
+    assert verdicts.judge_trade_off(pd.DataFrame(), table, table).verdict == "not testable"
+
+
+def test_nothing_is_judged_when_there_is_no_seed():
+    with pytest.raises(InputError, match="no seed to judge"):
+        verdicts.judge_block_sparsity(_sparsity((0.1,), (0.1,)).assign(model="renamed"))
 
 
 def test_headline_is_the_worst_case_per_sample_over_image_attacks():

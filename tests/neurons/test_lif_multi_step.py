@@ -111,6 +111,39 @@ def test_second_order_equals_reference_when_graph_is_kept(reset, detach_reset):
 
 
 @needs_compiler
+@pytest.mark.parametrize("memory", ["expanded", "strided"])
+def test_second_order_exists_when_memory_is_not_dense(memory):
+    torch.manual_seed(5)
+    leaf = torch.randn(6, 3, 5, dtype=torch.float64, requires_grad=True)
+
+    def second_order():
+        currents = leaf[:1].expand(4, 3, 5) if memory == "expanded" else leaf[::2]
+        spikes, _ = lif_multi_step(currents, leak=0.8)
+        (first,) = torch.autograd.grad(spikes.square().sum() + spikes.sum(), leaf, create_graph=True)
+        return torch.autograd.grad(first.square().sum(), leaf)[0]
+
+    ours = second_order()
+    with use_kernel("reference"):
+        torch.testing.assert_close(ours, second_order(), rtol=1e-12, atol=1e-14)
+    assert ours.abs().max() > 0
+
+
+@needs_compiler
+def test_gradient_comes_from_the_reference_when_the_backward_cannot_be_compiled(monkeypatch):
+    currents = torch.randn(4, 3, 5, requires_grad=True)
+    (wanted,) = torch.autograd.grad(lif_multi_step(currents)[0].sum(), currents)
+
+    def broken(*arguments):
+        raise torch._dynamo.exc.TorchDynamoException("made to fail")
+
+    monkeypatch.setattr(kernels, "backward_kernel", lambda *key: broken)
+    monkeypatch.setattr(kernels, "_failed", False)
+    with pytest.warns(UserWarning, match="made to fail"):
+        (ours,) = torch.autograd.grad(lif_multi_step(currents)[0].sum(), currents)
+    torch.testing.assert_close(ours, wanted)
+
+
+@needs_compiler
 def test_layout_and_values_survive_when_input_is_channels_last():
     torch.manual_seed(4)
     contiguous = torch.randn(4, 2, 3, 5, 6)

@@ -26,7 +26,6 @@ pytestmark = pytest.mark.filterwarnings("ignore:.*script_method.*:DeprecationWar
 TOLERANCE = 1e-9
 CASES = [
     ("sew_resnet18", "ADD"),
-    ("sew_resnet18", "AND"),
     ("sew_resnet18", "IAND"),
     ("spiking_resnet18", None),
     pytest.param("sew_resnet50", "ADD", marks=pytest.mark.slow),
