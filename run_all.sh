@@ -56,7 +56,7 @@ install() { # install EXTRA, once per version of the pins; no "ready" means that
     exec 9>&-
 }
 
-export SNNLIB_HOME="$root" MPLBACKEND=agg PYTHONHASHSEED=0 OMP_WAIT_POLICY="${OMP_WAIT_POLICY:-passive}"
+export SNNLIB_HOME="$root" MPLBACKEND=agg PYTHONHASHSEED=0
 # glibc: keep freed blocks inside the process (snnlib/runtime.py says why)
 export MALLOC_MMAP_THRESHOLD_=1073741824 MALLOC_TRIM_THRESHOLD_=4294967296 MALLOC_TOP_PAD_=67108864
 

@@ -8,9 +8,9 @@ that the next step finds warm pages. `allocation_cost()` measures the effect; `S
 **Threads.** One OpenMP thread per core that this process may use. The count is part of a result's identity (the
 order of a sum depends on it), so it is fixed
 once, by `SNNLIB_THREADS`, `OMP_NUM_THREADS` or the cores at hand. It is no part of an artifact's name: what another
-machine made is reused, and rows and manifest say on which device it was made. Idle threads sleep
-(`OMP_WAIT_POLICY=passive`, unless set otherwise): spinning ones take the core from whatever else the machine runs, and
-two busy processes on two cores then slow each other down many times over.
+machine made is reused, and rows and manifest say on which device it was made. Idle threads go
+to sleep soon (`GOMP_SPINCOUNT`, unless it or OMP_WAIT_POLICY is set): GNU OpenMP's threads otherwise spin for about a
+millisecond, and two busy processes on two cores then slow each other down many times over.
 """
 
 from __future__ import annotations
@@ -29,6 +29,7 @@ M_TRIM_THRESHOLD = -1  # glibc <malloc.h>
 M_MMAP_THRESHOLD = -3
 MMAP_THRESHOLD_BYTES = 1 << 30
 OLD_GLIBC_MMAP_THRESHOLD_BYTES = 1 << 25  # the most that older versions accept
+SPINS_BEFORE_SLEEP = "20000"
 TRIM_THRESHOLD_BYTES = (1 << 31) - 1  # mallopt takes a C int
 
 
@@ -73,7 +74,8 @@ def apply_process_settings() -> ProcessSettings:
     """Apply allocator and thread settings once; later calls return what was done."""
     global _applied
     if _applied is None:
-        os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # read once, when the OpenMP library is loaded
+        if "OMP_WAIT_POLICY" not in os.environ:  # both are read once, when the OpenMP library is loaded
+            os.environ.setdefault("GOMP_SPINCOUNT", SPINS_BEFORE_SLEEP)
         import torch
 
         threads = thread_count()

@@ -86,13 +86,15 @@ def test_settings_are_applied_once(untouched, monkeypatch):
     assert sorted(map(str, calls)) == ["3", "allocator"]
 
 
-@pytest.mark.parametrize("own, policy", [(None, "passive"), ("active", "active")])
-def test_idle_threads_sleep_unless_the_environment_says_otherwise(untouched, monkeypatch, own, policy):
+@pytest.mark.parametrize("own, spins", [(None, runtime.SPINS_BEFORE_SLEEP), ("active", None)])
+def test_idle_threads_sleep_soon_unless_the_environment_says_otherwise(untouched, monkeypatch, own, spins):
     monkeypatch.setattr(runtime, "keep_freed_memory", lambda: "tuned")
+    monkeypatch.delenv("GOMP_SPINCOUNT", raising=False)
+    monkeypatch.delenv("OMP_WAIT_POLICY", raising=False)
     if own:
         monkeypatch.setenv("OMP_WAIT_POLICY", own)
     runtime.apply_process_settings()
-    assert os.environ["OMP_WAIT_POLICY"] == policy
+    assert os.environ.get("GOMP_SPINCOUNT") == spins
 
 
 @pytest.mark.parametrize(

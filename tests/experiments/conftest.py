@@ -35,7 +35,7 @@ def splits() -> ImageSplits:
 @pytest.fixture
 def profile() -> Profile:
     toy = {"width": 4, "time_steps": 4, "epochs": 2, "batch_size": 12, "attack_batch_size": 5, "steps": 2}
-    return replace(PROFILES["smoke"], name="toy", **toy, inspected_per_class=2, eps_levels=(2, 6), depths=(18,))
+    return replace(PROFILES["smoke"], name="toy", **toy, inspected_per_class=1, eps_levels=(2, 6), depths=(18,))
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ from torch import nn
 
 from snnlib.data import ImageSet
 from snnlib.encoding import DirectEncoder, PhaseEncoder
-from snnlib.evaluation import AUTHORS, IMAGE, IMAGE_SMOOTH, AttackPlan
+from snnlib.evaluation import AUTHORS, AUTHORS_DRIFTING, IMAGE, IMAGE_SMOOTH, AttackPlan
 from snnlib.experiments import luu2025
 from snnlib.experiments.common import build_network, build_recipe, trained
 from snnlib.experiments.luu2025 import NETWORKS, Examples
@@ -68,10 +68,11 @@ def test_plans_carry_the_numbers_of_the_authors_code():
     assert luu2025.authors_fgsm() == AttackPlan("fgsm", 6 / 255)
     assert luu2025.authors_pgd() == AttackPlan("pgd", 6 / 255, steps=7, step_size=0.01)
     quick = PROFILES["quick"]
+    levels = len(quick.eps_levels)
     authors, images = (luu2025.curve_plans(quick, threat) for threat in (AUTHORS, IMAGE))
     assert [round(255 * plan.eps) for plan in authors] == [*quick.eps_levels] * 2
-    assert [plan.attack for plan in authors] == ["fgsm"] * 4 + ["pgd"] * 4
-    assert {plan.steps for plan in authors[4:]} == {7} and {plan.steps for plan in images[4:]} == {20}
+    assert [plan.attack for plan in authors] == ["fgsm"] * levels + ["pgd"] * levels
+    assert {plan.steps for plan in authors[levels:]} == {7} and {plan.steps for plan in images[levels:]} == {20}
     assert luu2025.authors_pgd() in authors, "the headline lies on the curve, so it is attacked once"
     assert luu2025.strong_pgd(quick) in images
 
@@ -90,6 +91,11 @@ def test_ladder_has_every_threat_model_that_the_encoder_allows(artifacts, profil
     ladder = luu2025.ladder_rows(item, profile)
     assert list(ladder.threat_model.unique()) == [threat.name for threat in luu2025.LADDER]
     assert set(ladder.attack) == {"random_noise", "fgsm", "pgd"} and ladder.eps.nunique() == 1
+    surrogates = ladder[ladder.attack == "pgd"].groupby("threat_model").surrogate.unique().map(set).to_dict()
+    assert surrogates.pop("image") == {"atan(alpha=2)", *luu2025.OTHER_SURROGATES}
+    assert set().union(*surrogates.values()) == {"atan(alpha=2)"}
+    noisy = set(ladder[ladder.attack == "random_noise"].threat_model)
+    assert noisy == {threat.name for threat in luu2025.LADDER} - {AUTHORS_DRIFTING.name}
     steps = ladder[ladder.attack == "pgd"].groupby("space").steps.unique().map(list).to_dict()
     assert steps == {"encoded": [7], "image": [profile.steps]}
     direct = trained(luu2025.network("defended"), profile, 0)
@@ -112,8 +118,8 @@ def test_gradients_are_measured_once_per_mode(item, profile, monkeypatch, measur
             tables[mode] = luu2025.operation_rows(item, profile, mode)
         else:
             tables[mode] = luu2025.input_rows(item, profile, "image", mode)
-    labels = [0, 1, 2, 0] if measure == "operations" else [0, 1, 2, 0, 1, 2]
-    assert seen == [("eval", labels), ("train", labels)], "4 inspected, 6 attacked images"
+    labels = [0, 1, 2] if measure == "operations" else [0, 1, 2, 0, 1, 2]
+    assert seen == [("eval", labels), ("train", labels)], "3 inspected, 6 attacked images"
     assert set(tables["train"].batch_norm) == {"train"} and set(tables["train"].seed) == {0}
     assert not tables["eval"].drop(columns="batch_norm").equals(tables["train"].drop(columns="batch_norm"))
 
