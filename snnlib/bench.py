@@ -30,6 +30,8 @@ from snnlib.runtime import apply_process_settings, default_device, describe_devi
 LIF_SHAPES = ((4, 64, 32, 32, 32), (8, 32, 32, 32, 32), (10, 16, 64, 32, 32))
 SMALL_LIF_SHAPES = ((4, 4, 8, 16, 16),)
 STEP = {"time_steps": 10, "batch": 32}
+STEP_WARM_UP = 8
+"""Steps until the heap has stopped growing: before, page faults are timed and not the step."""
 SMALL_STEP = {"time_steps": 2, "batch": 2}
 TENSORS_MOVED = 5
 """Forward reads the currents and writes the spikes; backward reads both gradient and currents and writes a gradient."""
@@ -40,10 +42,13 @@ def _finish(device: str) -> None:
         torch.cuda.synchronize()
 
 
-def milliseconds(runs: dict[str, Callable[[], object]], rounds: int, device: str) -> dict[str, list[float]]:
-    """Milliseconds of every round of every run; two rounds of warm-up, then all take turns."""
-    for run in runs.values():
-        run(), run()
+def milliseconds(
+    runs: dict[str, Callable[[], object]], rounds: int, device: str, warm_up: int = 2
+) -> dict[str, list[float]]:
+    """Milliseconds of every round of every run; all take turns, in the rounds of warm-up too."""
+    for _ in range(warm_up):
+        for run in runs.values():
+            run()
     times: dict[str, list[float]] = {name: [] for name in runs}
     for _ in range(rounds):
         for name, run in runs.items():
@@ -136,7 +141,7 @@ def training_step(name: str, *, time_steps: int, batch: int, device: str) -> Cal
 def bench_step(sizes: dict[str, int], rounds: int, device: str) -> pd.DataFrame:
     """A training step against SpikingJelly's own SEW-ResNet-18, with each contender's peak memory."""
     steps = {name: training_step(name, **sizes, device=device) for name in STEP_CONTENDERS}
-    times = milliseconds(steps, rounds, device)
+    times = milliseconds(steps, rounds, device, warm_up=STEP_WARM_UP)
     own = min(times["snnlib"])
     shape = (sizes["time_steps"], sizes["batch"], 3, 32, 32)
     del steps
@@ -182,7 +187,7 @@ def _own_peak_memory(name: str, sizes: dict[str, int], device: str) -> float:
 def bench(rounds: int, device: str, small: bool = False) -> pd.DataFrame:
     """Everything: one table with the columns of both benchmarks, device and settings."""
     layers = bench_lif(SMALL_LIF_SHAPES if small else LIF_SHAPES, rounds, device)
-    steps = bench_step(SMALL_STEP if small else STEP, max(1, rounds // 2), device)
+    steps = bench_step(SMALL_STEP if small else STEP, rounds, device)
     settings = apply_process_settings()
     table = pd.concat([layers, steps], ignore_index=True)
     return table.assign(device=describe_device(device), allocator=settings.allocator)

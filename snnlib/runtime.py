@@ -6,11 +6,10 @@ that costs more than the arithmetic. Raising the mmap and trim thresholds keeps 
 that the next step finds warm pages. `allocation_cost()` measures the effect; `SNNLIB_KEEP_MALLOC=1` leaves glibc alone.
 
 **Threads.** One OpenMP thread per core that this process may use. The count is part of a result's identity (the
-order of a sum depends on it), so it is fixed
-once, by `SNNLIB_THREADS`, `OMP_NUM_THREADS` or the cores at hand. It is no part of an artifact's name: what another
-machine made is reused, and rows and manifest say on which device it was made. Idle threads go
-to sleep soon (`GOMP_SPINCOUNT`, unless it or OMP_WAIT_POLICY is set): GNU OpenMP's threads otherwise spin for about a
-millisecond, and two busy processes on two cores then slow each other down many times over.
+order of a sum depends on it), so it is fixed once, by `SNNLIB_THREADS`, `OMP_NUM_THREADS` or the cores at hand. It is
+no part of an artifact's name: what another machine made is reused, and rows and manifest say which device made it.
+Idle threads go to sleep soon (`GOMP_SPINCOUNT`, unless it or `OMP_WAIT_POLICY` is set): GNU OpenMP's threads otherwise
+spin for about a millisecond, and two busy processes on two cores then slow each other down many times over.
 """
 
 from __future__ import annotations
