@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 
 import torch
@@ -31,6 +32,8 @@ def reference_layer() -> Layer:
 
 
 def spikingjelly_layer() -> Layer:
+    # SpikingJelly registers Triton kernels on import; without Triton, PyTorch logs that for each of them.
+    logging.getLogger("torch._library.triton").setLevel(logging.ERROR)
     from spikingjelly.activation_based import functional, neuron, surrogate
 
     layer = neuron.IFNode(step_mode="m", detach_reset=True, surrogate_function=surrogate.ATan(alpha=2.0))
