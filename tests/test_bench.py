@@ -135,7 +135,8 @@ def test_steps_train_networks_of_one_size_and_change_their_weights():
 def test_step_table_has_the_memory_of_each_contender(clock, monkeypatch):
     order: list[str] = []
     monkeypatch.setattr(bench, "STEP_CONTENDERS", {"snnlib": None, "other": None})
-    monkeypatch.setattr(bench, "training_step", lambda name, **_: _takes(clock, name, [1] * bench.STEP_WARM_UP + [len(name)] * 3, order))
+    warm_up = [1] * bench.STEP_WARM_UP
+    monkeypatch.setattr(bench, "training_step", lambda name, **_: _takes(clock, name, warm_up + [len(name)] * 3, order))
     monkeypatch.setattr(bench, "peak_memory", lambda name, sizes, device: 100.0 * len(name))
     table = bench.bench_step({"time_steps": 2, "batch": 3}, rounds=3, device="cpu").set_index("contender")
     assert table.best_ms.to_dict() == {"snnlib": 6000, "other": 5000}
