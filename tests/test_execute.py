@@ -96,7 +96,14 @@ def test_only_the_notebook_in_progress_is_lost_when_killed(home: Path, add_noteb
 def test_exit_code_130_and_no_kernel_left_when_interrupted(home: Path, add_notebook) -> None:
     add_notebook("10_a", WAIT)
     command = [sys.executable, "-m", "snnlib.run", "--profile", "smoke"]
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    process = subprocess.Popen(
+        command,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+        # A shell's background jobs ignore SIGINT, and their children inherit that.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )
     try:
         wait_for(lambda: (home / "pid").is_file() and (home / "pid").read_text())
         process.send_signal(signal.SIGINT)
