@@ -13,6 +13,7 @@ PROVENANCES = {
     "second-hand",
     "independent reference (not from Luu et al.)",
     "as in the released code",
+    "as published by the follow-up",
 }
 WITH_SOURCES = [name for name in reference_names() if name != "sources"]
 
@@ -63,6 +64,31 @@ def test_competitors_carry_the_published_values_when_looked_up():
     assert (table.eps255[table.attack != "none"] == 8).all()
 
 
+def test_follow_up_tables_say_what_the_source_says():
+    table = load_reference("schmolli2025_tables")
+    one = {"network": "SNN, conversion", "sparsity": 90, "variant": "uniform"}
+    assert lookup(table, table="Table A1", attack="FGSM, EXP (.3,2)", **one) == 50.40
+    assert lookup(table, table="Table A1", attack="FGSM ensemble", **one) == 41.1
+    assert lookup(table, table="Table 1", attack="APGD-CE ensemble", eps255=8, **one) == 21.1
+    dense = {"table": "Table B1", "variant": "dense", "eps255": 8}
+    assert lookup(table, attack="PGD ensemble", **dense) == 27.9
+    assert lookup(table, attack="PGD", **dense) == 25.2
+    members = table[(table.table == "Table A1") & table.attack.str.startswith("FGSM,")]
+    assert members.groupby("network").size().tolist() == [19, 19, 19]
+    accuracies = table[table.metric == "accuracy"]
+    assert accuracies.value.between(0, 100).all() and set(accuracies.unit) == {"percent"}
+    assert (accuracies.eps255.isna() == (accuracies.attack == "none")).all()
+
+
+def test_attacks_of_the_follow_up_get_stronger_with_eps_and_steps():
+    table = load_reference("schmolli2025_tables").query("metric == 'accuracy' and attack != 'none'")
+    key = ["table", "dataset", "variant", "sparsity", "network", "attack"]
+    by_eps = table[table.attack != "Square"].sort_values("eps255").groupby([*key, "steps"], dropna=False).value
+    assert by_eps.apply(lambda values: values.is_monotonic_decreasing).all()
+    by_steps = table[table.table.isin(["Table 1", "Table B3"])].sort_values("steps").groupby([*key, "eps255"]).value
+    assert by_steps.apply(lambda values: values.is_monotonic_decreasing).all()
+
+
 def test_setup_numbers_agree_with_their_text():
     table = load_reference("luu2025_setup").set_index("item")
     assert table.number["PGD steps"] == 7
@@ -75,5 +101,5 @@ def test_addresses_are_public_or_empty():
 
 
 def test_unknown_table_is_refused_with_the_names_that_exist():
-    with pytest.raises(InputError, match="expected one of competitors, luu2025_setup, luu2025_tables"):
+    with pytest.raises(InputError, match="expected one of competitors, luu2025_setup, luu2025_tables, schmolli2025"):
         load_reference("luu2026")

@@ -17,6 +17,7 @@ from snnlib.runtime import default_device
 from snnlib.training import History, Recipe, evaluate_accuracy, fit, load_weights
 
 MODEL_CODE = ("snnlib.neurons", "snnlib.models", "snnlib.encoding", "snnlib.data", "snnlib.training")
+CURVE_COLUMNS = ("epoch", "loss", "train_accuracy", "validation_accuracy", "learning_rate")
 ATTACK_CODE = ("snnlib.attacks", "snnlib.evaluation", "snnlib.experiments.common")
 
 
@@ -151,10 +152,13 @@ def accuracy_rows(networks: Iterable[TrainedNetwork]) -> pd.DataFrame:
 
 
 def training_curves(networks: Iterable[TrainedNetwork]) -> pd.DataFrame:
-    """One row per epoch of each network: loss, training and validation accuracy."""
+    """One row per epoch of each network: loss, training and validation accuracy, learning rate.
+
+    The columns are named one by one: a history that was read back from a checkpoint has its keys in another order.
+    """
     return pd.DataFrame(
         [
-            {"model": item.network.label, "seed": item.seed, **{k: v for k, v in epoch.items() if k != "parts"}}
+            {"model": item.network.label, "seed": item.seed, **{name: epoch[name] for name in CURVE_COLUMNS}}
             for item in networks
             for epoch in item.history.epochs
         ]

@@ -1,8 +1,9 @@
 """Published numbers, each with its source, to stand beside ours. Nothing here was measured by this project.
 
 Tables: `luu2025_tables` (results of Luu et al. 2025, cells that we could not read stay empty),
-`luu2025_setup` (their settings as released), `competitors` (independent references, not from Luu et al.),
-`sources` (key to address). Accuracies are in percent, as printed; `eps255` and `step255` are in 1/255 of the
+`luu2025_setup` (their settings as released), `schmolli2025_tables` (the follow-up of Özdenizci & Legenstein 2024,
+whose own tables were not available to us; sparse networks unless a row says dense), `competitors` (independent
+references, not from Luu et al.), `sources` (key to address). Accuracies are in percent, as printed; `eps255` and `step255` are in 1/255 of the
 pixel range.
 """
 
@@ -15,7 +16,7 @@ import pandas as pd
 from snnlib.errors import InputError
 
 NOT_AVAILABLE = "not available to us"
-NUMBERS = ("time_steps", "eps255", "steps", "step255", "value", "number")
+NUMBERS = ("time_steps", "sparsity", "eps255", "steps", "step255", "value", "number")
 TEXT_VALUES = ("luu2025_setup",)
 
 

@@ -191,6 +191,11 @@ def test_curves_have_one_row_per_epoch_and_network(artifacts, profile):
     assert {"train_accuracy", "validation_accuracy"} <= set(curves.columns) and "parts" not in curves.columns
 
 
+def test_curves_of_a_network_just_trained_and_of_the_same_read_back_are_the_same_bytes(artifacts, profile):
+    fresh, again = (training_curves([trained(SEW, profile, 0)]).to_csv() for _ in range(2))
+    assert fresh == again
+
+
 def test_network_and_recipe_override_the_profile(profile):
     own = Network("own", "sew_resnet18", {"time_steps": 2, "pool": "avg"}, {"learning_rate": 0.5})
     config = build_network(own, profile, 7, seed=3).config
