@@ -18,6 +18,12 @@ CONNECTIONS = {
 }
 
 
+def check_connection(name: str) -> None:
+    """Raise `InputError` for a connection that SEW blocks do not have."""
+    if name not in CONNECTIONS:
+        raise InputError(f"connection is {name!r}; expected one of {', '.join(CONNECTIONS)}; use 'ADD'")
+
+
 def _basic_stages(in_channels: int, channels: int, stride: int) -> list[nn.Conv2d]:
     return [conv3x3(in_channels, channels, stride), conv3x3(channels, channels)]
 
@@ -73,8 +79,7 @@ class SEWBlock(ResidualBlock):
         self, kind: str, in_channels: int, channels: int, stride: int, neuron: NeuronFactory, connection: str = "ADD"
     ) -> None:
         super().__init__(kind, in_channels, channels, stride, neuron)
-        if connection not in CONNECTIONS:
-            raise InputError(f"connection is {connection!r}; expected one of {', '.join(CONNECTIONS)}; use 'ADD'")
+        check_connection(connection)
         self.connection = connection
         if self.downsample is not None:
             self.downsample_sn = neuron()

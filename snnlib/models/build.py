@@ -3,18 +3,90 @@
 from __future__ import annotations
 
 import inspect
+import math
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor, nn
 
 from snnlib.encoding import build_encoder
 from snnlib.errors import InputError
-from snnlib.models.blocks import CONNECTIONS
+from snnlib.models.blocks import check_connection
+from snnlib.models.cifar_resnet import CifarResNetBody
 from snnlib.models.layers import NeuronFactory
 from snnlib.models.resnet import ResNetBody
+from snnlib.models.vgg import VGGBody
+from snnlib.models.wide_resnet import WideResNetBody
 from snnlib.neurons import LIF, Surrogate, surrogates
 
-MODEL_NAMES = tuple(f"{family}_resnet{depth}" for family in ("sew", "spiking") for depth in (18, 34, 50))
+
+@dataclass(frozen=True)
+class Network:
+    """`body(num_classes, neuron, **options)` builds it; `defaults` are its own options where the caller gives None."""
+
+    body: Callable[..., nn.Module]
+    defaults: dict
+
+
+def _luu(family: str, depth: int) -> Network:
+    """SEW-ResNet and Spiking-ResNet as in Luu et al. 2025; the reset is detached in the first alone."""
+    return Network(
+        partial(ResNetBody, depth, block=family),
+        {
+            "encoder": "phase",
+            "pool": "max",
+            "width": 64,
+            "stem": "7x7",
+            "connection": "ADD",
+            "surrogate": "atan(alpha=2)",
+            "detach_reset": family == "sew",
+        },
+    )
+
+
+def _convertible(body: Callable[..., nn.Module], *, width: int, image_size: int = 32, **more) -> Network:
+    """Networks of Özdenizci & Legenstein 2024, as in their code."""
+    return Network(
+        body,
+        {
+            "encoder": "direct",
+            "width": width,
+            "surrogate": "piecewise_linear(width=1)",
+            "detach_reset": False,
+            "bias": False,
+            "normalisation": None,
+            "image_size": image_size,
+            **more,
+        },
+    )
+
+
+NETWORKS: dict[str, Network] = {
+    **{f"{family}_resnet{depth}": _luu(family, depth) for family in ("sew", "spiking") for depth in (18, 34, 50)},
+    "vgg11": _convertible(partial(VGGBody, "vgg11"), width=64, pool="avg", dropout=0.2),
+    "vgg16": _convertible(partial(VGGBody, "vgg16"), width=64, pool="avg", dropout=0.2),
+    "vgg11_tinyimagenet": _convertible(
+        partial(VGGBody, "vgg11_tinyimagenet"), width=64, pool="avg", dropout=0.0, image_size=64
+    ),
+    "wrn16_4": _convertible(partial(WideResNetBody, 16, 4), width=16),
+    "wrn28_4": _convertible(partial(WideResNetBody, 28, 4), width=16),
+    "resnet20": _convertible(partial(CifarResNetBody, 20), width=16),
+    "resnet32": _convertible(partial(CifarResNetBody, 32), width=16),
+}
+MODEL_NAMES = tuple(NETWORKS)
+OWN_OPTIONS = tuple(dict.fromkeys(option for network in NETWORKS.values() for option in network.defaults))
+NEURON_OPTIONS = ("leak", "threshold", "surrogate", "reset", "detach_reset", "trainable_threshold", "threshold_floor")
+
+COUNTS = ("num_classes", "time_steps", "width", "in_channels", "image_size")
+RANGES: dict[str, tuple[str, Callable[[float], bool]]] = {
+    "leak": ("in [0, 1]", lambda value: 0 <= value <= 1),
+    "threshold": ("above 0", lambda value: value > 0),
+    "threshold_floor": ("of at least 0", lambda value: value >= 0),
+    "dropout": ("in [0, 1)", lambda value: 0 <= value < 1),
+}
 
 
 class Model(nn.Module):
@@ -34,14 +106,6 @@ class Model(nn.Module):
         return self.body(self.encoder(images))
 
 
-def _neuron_factory(
-    spiking: bool, leak: float, threshold: float, surrogate: Surrogate, reset: str, detach_reset: bool
-) -> NeuronFactory:
-    if not spiking:
-        return nn.ReLU
-    return lambda: LIF(leak=leak, threshold=threshold, surrogate=surrogate, reset=reset, detach_reset=detach_reset)
-
-
 def parse_surrogate(text: str) -> Surrogate:
     """Read a surrogate as its `repr` spells it: a family's name, optionally with numbers in parentheses."""
     name, _, inside = text.strip().removesuffix(")").partition("(")
@@ -55,64 +119,119 @@ def parse_surrogate(text: str) -> Surrogate:
     return surrogates.from_name(name, **parameters)
 
 
+def _own_options(name: str, given: dict) -> dict:
+    """The network's own options, with its defaults where None was given; refuses those that it does not have."""
+    if name not in NETWORKS:
+        raise InputError(f"model is {name!r}; expected one of {', '.join(MODEL_NAMES)}; choose one of these")
+    defaults = NETWORKS[name].defaults
+    for option, value in given.items():
+        if value is not None and option not in defaults:
+            raise InputError(f"{option} is {value!r}, but {name} has no such option; leave it out")
+    return {option: default if given[option] is None else given[option] for option, default in defaults.items()}
+
+
+def _check_values(config: dict) -> None:
+    for option in COUNTS:
+        value = config.get(option, 1)
+        if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+            raise InputError(f"{option} is {value!r}; expected a whole number of at least 1; e.g. {option}=10")
+    for option, (wanted, fits) in RANGES.items():
+        value = config.get(option, 0.5)
+        if not (isinstance(value, int | float) and math.isfinite(value) and fits(value)):
+            raise InputError(f"{option} is {value!r}; expected a finite number {wanted}; e.g. {option}=0.5")
+    if config["reset"] not in ("hard", "soft"):
+        raise InputError(f"reset is {config['reset']!r}; expected 'hard' or 'soft'; hard sets the membrane to 0")
+    if "connection" in config:
+        check_connection(config["connection"])
+
+
+def _neuron_factory(spiking: bool, surrogate: Surrogate, options: dict) -> NeuronFactory:
+    return partial(LIF, **{**options, "surrogate": surrogate}) if spiking else nn.ReLU
+
+
+@contextmanager
+def _drawn_by(seed: int | None) -> Iterator[None]:
+    """Inside, weights are drawn on the CPU from a generator that starts at `seed`; no generator is moved by it.
+
+    `torch.manual_seed` would start the generators of all CUDA devices anew. None: as it comes.
+    """
+    if seed is None or torch.get_default_device().type == "meta":
+        yield
+        return
+    state = torch.default_generator.get_state()
+    try:
+        torch.default_generator.manual_seed(int(seed))
+        with torch.device("cpu"):
+            yield
+    finally:
+        torch.default_generator.set_state(state)
+
+
 def build_model(
     name: str,
     num_classes: int,
     time_steps: int,
-    encoder: str = "phase",
-    pool: str = "max",
-    width: int = 64,
+    encoder: str | None = None,
+    pool: str | None = None,
+    width: int | None = None,
     *,
-    stem: str = "7x7",
-    connection: str = "ADD",
+    stem: str | None = None,
+    connection: str | None = None,
     in_channels: int = 3,
     spiking: bool = True,
     leak: float = 1.0,
     threshold: float = 1.0,
-    surrogate: str = "atan(alpha=2)",
+    surrogate: str | None = None,
     reset: str = "hard",
     detach_reset: bool | None = None,
+    trainable_threshold: bool = False,
+    threshold_floor: float = 0.0,
+    bias: bool | None = None,
+    dropout: float | None = None,
+    normalisation: str | None = None,
+    image_size: int | None = None,
     encoder_gradient: str | None = None,
     seed: int | None = None,
 ) -> Model:
-    """Build a network by name: sew_resnet18/34/50, spiking_resnet18/34/50.
+    """Build a network by its name, one of `MODEL_NAMES`.
 
-    The defaults are Luu et al. 2025's: IF neurons (leak 1, threshold 1, hard reset), atan(α=2), phase coding, 7x7 stem.
-    `detach_reset=None` takes the authors' choice: detached in SEW-ResNet, attached in Spiking-ResNet.
+    None takes the paper's choice for the network. Both: IF neurons (leak 1, threshold 1, hard reset).
+
+    * sew_resnet18/34/50, spiking_resnet18/34/50 (Luu et al. 2025): phase coding, stem 7x7 and max pool, width 64,
+      connection ADD, atan(α=2), the reset detached in SEW-ResNet and attached in Spiking-ResNet.
+    * vgg11, vgg16, vgg11_tinyimagenet, wrn16_4, wrn28_4, resnet20, resnet32 (Özdenizci & Legenstein 2024): direct
+      coding, average pool, piecewise_linear(width=1), attached reset, no `bias` (in a VGG that of every convolution and
+      linear layer, in the others that of the read-out). VGG: width 64, `dropout` 0.2 (vgg11_tinyimagenet 0);
+      the others: width 16. `normalisation`: "cifar10", "cifar100", "svhn" or "tinyimagenet"; None: pixels as they are.
+      `image_size` 32 (vgg11_tinyimagenet 64) matters to vgg11 and vgg16, whose linear layers fit one size.
+
+    `trainable_threshold`: one parameter per spiking layer, never below `threshold_floor` (0.03 in the paper).
     `spiking=False` puts ReLU in the place of every neuron: the same definition as an ANN, weights carry over by name.
-    `seed` fixes the initial weights without touching the global generator. Raises `InputError` for unknown names.
+    The conversion paper's networks then run a static input once, whatever `time_steps`.
+    `seed` fixes the initial weights, the same on every device, without touching any global generator.
+    `model.config` has the values in use: `build_model(**model.config)` builds the same network again.
+    Raises `InputError` for unknown names, values that do not fit and options that the network does not have.
 
-    **Source:** Fang et al. 2021; Luu et al. 2025 (their code's model.py, sew_resnet.py).
+    **Source:** Fang et al. 2021; Luu et al. 2025 (their code's model.py, sew_resnet.py); Özdenizci & Legenstein 2024
+    (their code's models/).
     """
-    config = dict(locals())
-    if name not in MODEL_NAMES:
-        raise InputError(f"model is {name!r}; expected one of {', '.join(MODEL_NAMES)}; choose one of these")
-    for argument, value in (("num_classes", num_classes), ("time_steps", time_steps), ("width", width)):
-        if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-            raise InputError(f"{argument} is {value!r}; expected a whole number of at least 1; e.g. {argument}=10")
-    if connection not in CONNECTIONS:
-        raise InputError(f"connection is {connection!r}; expected one of {', '.join(CONNECTIONS)}; use 'ADD'")
-    pseudo_derivative = parse_surrogate(surrogate)
-    family, depth = name.split("_resnet")
-    if detach_reset is None:
-        detach_reset = family == "sew"
-    with torch.random.fork_rng(devices=[], enabled=seed is not None):
-        if seed is not None:
-            torch.manual_seed(seed)
-        body = ResNetBody(
-            int(depth),
-            num_classes,
-            _neuron_factory(spiking, leak, threshold, pseudo_derivative, reset, detach_reset),
-            block=family,
-            connection=connection,
-            pool=pool,
-            stem=stem,
-            width=width,
-            in_channels=in_channels,
-        )
+    given = dict(locals())
+    config = {**given, **_own_options(name, {option: given[option] for option in OWN_OPTIONS})}
+    for option in set(OWN_OPTIONS) - set(NETWORKS[name].defaults):
+        del config[option]
+    _check_values(config)
+    pseudo_derivative = parse_surrogate(config["surrogate"])
+    encoding = build_encoder(config["encoder"], time_steps, gradient=encoder_gradient)
+    config |= {"surrogate": repr(pseudo_derivative), "encoder_gradient": encoding.gradient}
+
+    neuron = _neuron_factory(spiking, pseudo_derivative, {option: config[option] for option in NEURON_OPTIONS})
+    of_the_body = NETWORKS[name].defaults.keys() - {"encoder", *NEURON_OPTIONS}
+    options = {option: config[option] for option in of_the_body}
+    with _drawn_by(seed):
+        body = NETWORKS[name].body(num_classes, neuron, in_channels=in_channels, **options)
     # Convolutions are faster on pixels whose channels lie together; neurons take either layout.
-    body = body.to(memory_format=torch.channels_last)
-    return Model(build_encoder(encoder, time_steps, gradient=encoder_gradient), body, config)
+    body = body.to(device=torch.get_default_device(), memory_format=torch.channels_last)
+    return Model(encoding, body, config)
 
 
 def parameter_count(model: nn.Module) -> int:

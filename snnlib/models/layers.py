@@ -72,11 +72,21 @@ class Conv2d(nn.Conv2d):
         return F.conv2d(x[..., :reach, :reach], taps, self.bias)
 
 
-def conv3x3(in_channels: int, out_channels: int, stride: int = 1) -> Conv2d:
-    """3x3 convolution, padding 1, no bias."""
-    return Conv2d(in_channels, out_channels, kernel_size=3, stride=stride, padding=1, bias=False)
+def conv3x3(in_channels: int, out_channels: int, stride: int = 1, *, bias: bool = False) -> Conv2d:
+    """3x3 convolution, padding 1."""
+    return Conv2d(in_channels, out_channels, kernel_size=3, stride=stride, padding=1, bias=bias)
 
 
 def conv1x1(in_channels: int, out_channels: int, stride: int = 1) -> Conv2d:
     """1x1 convolution, no bias."""
     return Conv2d(in_channels, out_channels, kernel_size=1, stride=stride, bias=False)
+
+
+def initialise(body: nn.Module) -> None:
+    """Kaiming-normal convolutions (fan out, ReLU gain), unit BatchNorm: torchvision's ResNet initialisation."""
+    for module in body.modules():
+        if isinstance(module, nn.Conv2d):
+            nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+        elif isinstance(module, nn.BatchNorm2d):
+            nn.init.ones_(module.weight)
+            nn.init.zeros_(module.bias)

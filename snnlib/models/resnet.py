@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor, nn
 
 from snnlib.models.blocks import SEWBlock, SpikingBlock
-from snnlib.models.layers import NeuronFactory, over_static_time, over_time, stem_convolution, stem_pool
+from snnlib.models.layers import NeuronFactory, initialise, over_static_time, over_time, stem_convolution, stem_pool
 
 BLOCKS_PER_LAYER = {18: ("basic", (2, 2, 2, 2)), 34: ("basic", (3, 4, 6, 3)), 50: ("bottleneck", (3, 4, 6, 3))}
 
@@ -59,13 +58,3 @@ class ResNetBody(nn.Module):
         x = self.layer4(self.layer3(self.layer2(self.layer1(x))))
         x = over_time(self.head_pool, x).flatten(2)
         return over_time(self.fc, x).mean(0)
-
-
-def initialise(body: nn.Module) -> None:
-    """Kaiming-normal convolutions (fan out, ReLU gain), unit BatchNorm: torchvision's ResNet initialisation."""
-    for module in body.modules():
-        if isinstance(module, nn.Conv2d):
-            nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
-        elif isinstance(module, nn.BatchNorm2d):
-            torch.nn.init.ones_(module.weight)
-            torch.nn.init.zeros_(module.bias)

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import math
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
+import torch
 from torch import Tensor, nn
 
+from snnlib.errors import InputError
 from snnlib.neurons import kernels
 from snnlib.neurons.autograd import lif_multi_step
 from snnlib.neurons.surrogates import Surrogate, atan
@@ -15,7 +18,16 @@ from snnlib.neurons.surrogates import Surrogate, atan
 class LIF(nn.Module):
     """Leaky integrate-and-fire layer: currents `[T, N, ...]` to spikes of the same shape.
 
-    `threshold` may be a 0-dimensional `nn.Parameter`. The surrogate gradient exists in train and in eval mode.
+    `threshold` may be a 0-dimensional tensor; `trainable_threshold` makes one `nn.Parameter` of it. The neuron compares
+    with `effective_threshold`, never below `threshold_floor`; its gradient is that of `torch.clamp`. In train mode a
+    trainable threshold that an optimiser took below the floor is first put on it: left below, its gradient would be 0
+    and it would stay there for ever. The surrogate gradient exists in train and in eval mode.
+
+    `rule`: None, or `rule(layer, currents) -> spikes`, which then stands in for the whole forward of this layer. An
+    attacker sets it to differentiate spikes in another way than by a surrogate, and takes it away again.
+    Raises `InputError` for a floor that is negative or not finite.
+
+    **Source:** threshold per layer, trainable and floored: Özdenizci & Legenstein 2024, authors' code.
     """
 
     def __init__(
@@ -26,19 +38,46 @@ class LIF(nn.Module):
         surrogate: Surrogate | None = None,
         reset: str = "hard",
         detach_reset: bool = True,
+        trainable_threshold: bool = False,
+        threshold_floor: float = 0.0,
     ) -> None:
         super().__init__()
+        if not (isinstance(threshold_floor, int | float) and math.isfinite(threshold_floor) and threshold_floor >= 0):
+            raise InputError(
+                f"threshold_floor is {threshold_floor!r}; expected a finite number of at least 0; use 0.0 for no floor"
+            )
+        if trainable_threshold:
+            threshold = nn.Parameter(torch.as_tensor(threshold).detach().to(torch.float32, copy=True))
         self.leak = leak
         self.threshold = threshold
+        self.threshold_floor = threshold_floor
         self.surrogate = atan() if surrogate is None else surrogate
         self.reset = reset
         self.detach_reset = detach_reset
+        self.rule: Callable[[LIF, Tensor], Tensor] | None = None
+
+    @property
+    def effective_threshold(self) -> float | Tensor:
+        """`threshold`, or the floor where the threshold has fallen below it."""
+        if self.threshold_floor == 0:
+            return self.threshold
+        if isinstance(self.threshold, Tensor):
+            return self.threshold.clamp(min=self.threshold_floor)
+        return max(self.threshold, self.threshold_floor)
+
+    def _lift_threshold(self) -> None:
+        if self.training and self.threshold_floor and isinstance(self.threshold, nn.Parameter):
+            # Through `.data`: a graph that still holds the threshold saw the floor already, and must stay usable.
+            self.threshold.data.clamp_(min=self.threshold_floor)
 
     def forward(self, currents: Tensor) -> Tensor:
+        self._lift_threshold()
+        if self.rule is not None:
+            return self.rule(self, currents)
         spikes, _ = lif_multi_step(
             currents,
             leak=self.leak,
-            threshold=self.threshold,
+            threshold=self.effective_threshold,
             surrogate=self.surrogate,
             reset=self.reset,
             detach_reset=self.detach_reset,
@@ -47,11 +86,17 @@ class LIF(nn.Module):
         return spikes
 
     def extra_repr(self) -> str:
-        threshold = float(self.threshold)
+        threshold = torch.as_tensor(self.effective_threshold).item()
         return (
-            f"leak={self.leak:g}, threshold={threshold:g}, {self.surrogate}, {self.reset} reset"
-            f"{' (detached)' if self.detach_reset else ''}, kernel={kernels.kernel_name()}"
+            f"leak={self.leak:g}, threshold={threshold:g}{self._threshold_notes()}, {self.surrogate}, "
+            f"{self.reset} reset{' (detached)' if self.detach_reset else ''}, kernel={kernels.kernel_name()}"
         )
+
+    def _threshold_notes(self) -> str:
+        notes = ["trainable"] if isinstance(self.threshold, Tensor) and self.threshold.requires_grad else []
+        if self.threshold_floor:
+            notes.append(f"floor {self.threshold_floor:g}")
+        return f" ({', '.join(notes)})" if notes else ""
 
 
 class IF(LIF):

@@ -50,7 +50,8 @@ class Surrogate:
         return _Step.apply(u, self)
 
     def __repr__(self) -> str:
-        return f"{self.name}({', '.join(f'{key}={value:g}' for key, value in self.parameters)})"
+        # Python's shortest spelling that reads back as the same number, 2 and not 2.0.
+        return f"{self.name}({', '.join(f'{key}={value!r}'.removesuffix('.0') for key, value in self.parameters)})"
 
 
 def _positive(family: str, **parameters: float) -> tuple[tuple[str, float], ...]:

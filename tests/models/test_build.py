@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 import torch
 from torch import nn
@@ -17,8 +19,36 @@ def _weights(model: nn.Module) -> torch.Tensor:
     return torch.cat([value.detach().flatten() for value in model.parameters()])
 
 
-def test_names_are_two_families_of_three_depths():
-    assert sorted(MODEL_NAMES) == sorted(f"{f}_resnet{d}" for f in ("sew", "spiking") for d in (18, 34, 50))
+def test_names_are_those_of_the_two_papers():
+    residual = {f"{family}_resnet{depth}" for family in ("sew", "spiking") for depth in (18, 34, 50)}
+    convertible = {"vgg11", "vgg16", "vgg11_tinyimagenet", "wrn16_4", "wrn28_4", "resnet20", "resnet32"}
+    assert set(MODEL_NAMES) == residual | convertible
+
+
+DRAWN_BY_SEED_3 = {
+    # name: logits of one image, spiking and with ReLU
+    "sew_resnet18": (
+        (0.50340170, -0.10681673, -0.42530705, -0.06469771, 0.29103118),
+        (1.25868119, -0.25817452, -1.11827576, 0.03807078, 0.35685749),
+    ),
+    "spiking_resnet18": (
+        (0.27645769, 0.20538325, -0.29076488, 0.03701415, 0.10260568),
+        (1.02690965, 0.08979635, -0.93632558, 0.14538579, 0.29367141),
+    ),
+}
+"""Recorded when the first chapter's figures were made: its networks stay what they were."""
+
+
+@pytest.mark.parametrize("name", DRAWN_BY_SEED_3)
+def test_weights_and_logits_are_still_those_of_the_first_chapter(name):
+    images = (torch.linspace(0, 1, 4 * 3 * 16 * 16, dtype=torch.float64) * 7919 % 1).view(4, 3, 16, 16)
+    for spiking, logits in zip((True, False), DRAWN_BY_SEED_3[name], strict=True):
+        model = build_model(name, 5, 4, width=4, seed=3, spiking=spiking).double().train()
+        weights = _weights(model)
+        ramp = torch.linspace(-1, 1, len(weights), dtype=torch.float64)
+        assert weights.norm().item() == pytest.approx(27.877952103, rel=1e-6)
+        assert (weights @ ramp).item() == pytest.approx(-73.948793805, rel=1e-5)
+        torch.testing.assert_close(model(images)[0].tolist(), list(logits), rtol=1e-3, atol=1e-4)
 
 
 @pytest.mark.parametrize("encoder", ENCODERS)
@@ -64,6 +94,22 @@ def test_weights_come_from_the_global_generator_when_there_is_no_seed():
     assert torch.equal(from_global, _weights(build_model("sew_resnet18", 10, 4, width=4, seed=3)))
 
 
+def test_no_cuda_generator_is_started_anew_when_there_is_a_seed(monkeypatch):
+    started = []
+    monkeypatch.setattr(torch.cuda, "manual_seed_all", started.append)
+    torch.manual_seed(5)
+    assert started == [5], "what torch.manual_seed does"
+    build_model("sew_resnet18", 10, 4, width=2, seed=3)
+    assert started == [5]
+
+
+def test_generator_comes_back_when_building_fails():
+    state = torch.get_rng_state()
+    with pytest.raises(InputError):
+        build_model("sew_resnet18", 10, 4, width=2, pool="min", seed=3)
+    assert torch.equal(torch.get_rng_state(), state)
+
+
 def test_convolutions_start_with_the_kaiming_deviation():
     body = build_model("sew_resnet18", 10, 4, seed=0).body
     weight = body.layer3[0].conv1.weight
@@ -71,13 +117,41 @@ def test_convolutions_start_with_the_kaiming_deviation():
     assert all((m.weight == 1).all() and (m.bias == 0).all() for m in body.modules() if isinstance(m, nn.BatchNorm2d))
 
 
-def test_same_model_comes_back_when_built_from_its_config():
-    options = {"pool": "avg", "stem": "3x3", "connection": "IAND", "surrogate": "sigmoid(slope=4)", "leak": 0.5}
-    model = build_model("sew_resnet18", 10, 4, "latency", width=4, seed=7, **options)
+@pytest.mark.parametrize(
+    "name, options",
+    [
+        ("sew_resnet18", {"pool": "avg", "stem": "3x3", "connection": "IAND", "surrogate": "sigmoid", "leak": 0.5}),
+        ("spiking_resnet18", {"encoder": "latency", "spiking": False, "in_channels": 1}),
+        ("vgg11", {"bias": True, "dropout": 0.5, "image_size": 16, "pool": "max", "normalisation": "svhn"}),
+        ("wrn16_4", {"trainable_threshold": True, "threshold": 0.3, "threshold_floor": 0.03, "reset": "soft"}),
+        ("resnet20", {"surrogate": "atan(alpha=0.3333333333333333)", "detach_reset": True}),
+    ],
+)
+def test_same_model_comes_back_when_built_from_its_config(name, options):
+    model = build_model(name, 10, 4, width=4, seed=7, **options)
     again = build_model(**model.config)
     assert again.config == model.config
     assert repr(again) == repr(model)
     assert torch.equal(_weights(again), _weights(model))
+    assert json.loads(json.dumps(model.config)) == model.config, "plain types"
+
+
+def test_config_has_the_values_in_use():
+    common = {
+        "num_classes": 10, "time_steps": 4, "in_channels": 3, "spiking": True, "leak": 1.0, "threshold": 1.0,
+        "reset": "hard", "trainable_threshold": False, "threshold_floor": 0.0, "seed": 0,
+    }  # fmt: skip
+    with torch.device("meta"):
+        sew, vgg = (build_model(name, 10, 4, seed=0).config for name in ("sew_resnet18", "vgg11"))
+    assert sew == common | {
+        "name": "sew_resnet18", "encoder": "phase", "encoder_gradient": "straight_through", "pool": "max", "width": 64,
+        "stem": "7x7", "connection": "ADD", "surrogate": "atan(alpha=2)", "detach_reset": True,
+    }  # fmt: skip
+    assert vgg == common | {
+        "name": "vgg11", "encoder": "direct", "encoder_gradient": "exact", "pool": "avg", "width": 64, "bias": False,
+        "dropout": 0.2, "surrogate": "piecewise_linear(width=1, height=1)", "detach_reset": False,
+        "normalisation": None, "image_size": 32,
+    }  # fmt: skip
 
 
 @pytest.mark.parametrize("name, detached", [("sew_resnet18", True), ("spiking_resnet18", False)])
@@ -113,6 +187,15 @@ def test_stem_takes_the_given_channels():
         ({"pool": "min"}, "pool is 'min'; expected 'max', 'avg' or 'none'"),
         ({"stem": "5x5"}, "stem is '5x5'; expected '7x7' or '3x3'"),
         ({"connection": "XOR"}, "connection is 'XOR'; expected one of ADD, AND, IAND"),
+        ({"in_channels": 0}, "in_channels is 0; expected a whole number of at least 1"),
+        ({"reset": "none"}, "reset is 'none'; expected 'hard' or 'soft'"),
+        ({"reset": "none", "spiking": False}, "reset is 'none'"),
+        ({"leak": 1.5}, r"leak is 1.5; expected a finite number in \[0, 1\]"),
+        ({"leak": float("nan")}, "leak is nan"),
+        ({"leak": "0.5"}, "leak is '0.5'"),
+        ({"threshold": 0.0}, "threshold is 0.0; expected a finite number above 0"),
+        ({"threshold": float("inf")}, "threshold is inf"),
+        ({"threshold_floor": -0.1}, "threshold_floor is -0.1; expected a finite number of at least 0"),
         ({"encoder": "morse"}, "encoder is 'morse'; expected one of direct"),
         ({"encoder_gradient": "kind"}, "gradient is 'kind'"),
         ({"surrogate": "tan"}, "surrogate is 'tan'; expected one of atan"),
@@ -126,12 +209,13 @@ def test_one_line_error_when_an_argument_is_wrong(changes, message):
     assert "\n" not in str(error.value)
 
 
+@pytest.mark.parametrize("value", [0.75, 1 / 3, 0.1 + 0.2, 1e-20, 1e16, 1234567.0])
 @pytest.mark.parametrize("name", surrogates.FAMILIES)
-def test_surrogate_comes_back_when_its_repr_is_parsed(name):
+def test_surrogate_comes_back_when_its_repr_is_parsed(name, value):
     default = surrogates.FAMILIES[name]()
     assert parse_surrogate(name) == default
     assert parse_surrogate(repr(default)) == default
-    changed = surrogates.from_name(name, **{key: 0.75 for key, _ in default.parameters})
+    changed = surrogates.from_name(name, **{key: value for key, _ in default.parameters})
     assert changed != default
     assert parse_surrogate(repr(changed)) == changed
 

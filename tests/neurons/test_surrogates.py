@@ -31,6 +31,14 @@ def test_value_and_repr_match_the_formula_when_u_is_one_half(spelled):
     assert repr(surrogate) == spelled
 
 
+@pytest.mark.parametrize(
+    "value, shown", [(2, "2"), (2.0, "2"), (0.5, "0.5"), (1 / 3, "0.3333333333333333"), (1234567.0, "1234567")]
+)
+def test_repr_is_short_but_keeps_every_digit(value, shown):
+    assert repr(surrogates.atan(value)) == f"atan(alpha={shown})"
+    assert float(shown) == value
+
+
 INTEGRALS = [
     (surrogates.atan(2.0), 1.0),
     (surrogates.piecewise_linear(0.7, 2.0), 1.4),
