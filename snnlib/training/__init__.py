@@ -2,6 +2,8 @@
 
 from snnlib.training.accuracy import evaluate_accuracy
 from snnlib.training.checkpoint import load_weights
+from snnlib.training.cost import estimate_training_seconds
+from snnlib.training.inner_attack import inner_attack
 from snnlib.training.loop import History, TrainingDiverged, fit
 from snnlib.training.objectives import OBJECTIVES
 from snnlib.training.recipe import Recipe
@@ -11,7 +13,9 @@ __all__ = [
     "History",
     "Recipe",
     "TrainingDiverged",
+    "estimate_training_seconds",
     "evaluate_accuracy",
     "fit",
+    "inner_attack",
     "load_weights",
 ]

@@ -6,7 +6,9 @@ time of day goes in.
 
 from __future__ import annotations
 
+import hashlib
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -97,6 +99,15 @@ def load_weights(path: Path | str, model: nn.Module) -> dict:
     checkpoint = read_checkpoint(path)
     checkpoint.restore_model(model)
     return checkpoint.metadata
+
+
+def state_digest(state: Mapping[str, Tensor]) -> str:
+    """16 hex digits over the names, types, shapes and bytes of a state dict; the same on every device."""
+    digest = hashlib.sha256()
+    for name, value in sorted(state.items()):
+        digest.update(f"{name} {value.dtype} {list(value.shape)}\0".encode())
+        digest.update(_plain_copy(value).flatten().view(torch.uint8).numpy())
+    return digest.hexdigest()[:16]
 
 
 def _trainable_names(model: nn.Module) -> list[str]:

@@ -10,17 +10,18 @@ import torch
 from torch import Tensor, nn
 
 from snnlib.data.image_set import ImageSet
-from snnlib.training.augmentation import AUGMENTATIONS
-from snnlib.training.objectives import build_attack, build_objective
+from snnlib.errors import InputError
+from snnlib.training.augmentation import build_augmentation
+from snnlib.training.health import Step, layers_with_thresholds, thresholds_of
+from snnlib.training.inner_attack import build_attack
+from snnlib.training.objectives import build_objective
+from snnlib.training.objectives.terms import Objective, Parts
 from snnlib.training.randomness import generator_at, seed_at
 from snnlib.training.recipe import Recipe
-from snnlib.training.schedules import SCHEDULES
+from snnlib.training.retraction import project_mixing, retract_weights
+from snnlib.training.schedules import factor_at
 
 MOMENTUM = 0.9
-
-
-class TrainingDiverged(RuntimeError):
-    """The loss or a weight stopped being finite: one line with epoch, step, learning rate and what to do."""
 
 
 @dataclass
@@ -44,8 +45,14 @@ class EpochTotals:
 
 
 def build_optimiser(model: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
-    """Adam with coupled L2 decay, or SGD with momentum 0.9, over the trainable parameters; fused kernels."""
+    """Adam with coupled L2 decay, or SGD with momentum 0.9, over the trainable parameters; fused kernels.
+
+    The decay acts on all of them, BatchNorm, mixing weights and thresholds included, as in Özdenizci & Legenstein's
+    code. Errors: InputError for a model without trainable parameters.
+    """
     parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    if not parameters:
+        raise InputError("the model has no trainable parameter; expected one; call requires_grad_(True) on some")
     options = {"lr": recipe.learning_rate, "weight_decay": recipe.weight_decay, "fused": True}
     if recipe.optimiser == "adam":
         return torch.optim.Adam(parameters, **options)
@@ -77,25 +84,19 @@ def train_epoch(
     """
     model.train()
     objective = build_objective(recipe.objective, recipe.objective_parameters)
-    totals, unchecked = EpochTotals(), None
-    for step, images, labels in _augmented_batches(image_set, recipe, epoch, device):
-        attack = None
-        if recipe.attack is not None:
-            attack = build_attack(recipe.attack, seed_at("attack", recipe.seed, epoch, step))
+    layers, totals, taken = layers_with_thresholds(model), EpochTotals(), None
+    for step, images, labels in augmented_batches(image_set, recipe, epoch, device):
         learning_rate = _set_learning_rate(optimiser, recipe, image_set, epoch, step)
-        with torch.autocast(device.type, torch.bfloat16, enabled=recipe.precision == "bfloat16"):
-            loss, parts = objective(model, images, labels, attack)
-        optimiser.zero_grad(set_to_none=True)
-        loss.backward()
-        optimiser.step()
-        totals.add(loss.detach(), parts, len(labels))
+        loss, parts = train_step(model, optimiser, objective, images, labels, recipe, epoch, step)
+        totals.add(loss, parts, len(labels))
         # One step late: reading a loss waits for the device, which by now has this step to work on.
-        _check_finite(unchecked)
-        unchecked = ("the loss", loss.detach(), epoch, step, learning_rate)
+        if taken is not None:
+            taken.check(layers)
+        taken = Step(epoch, step, learning_rate, loss, thresholds_of(layers, device))
         on_step()
-    _check_finite(unchecked)
+    taken.check(layers)
     weight_sum = torch.stack([weight.detach().sum() for weight in model.parameters()]).sum()
-    _check_finite(("the sum of the weights", weight_sum, epoch, step, learning_rate))
+    taken.check_finite("the sum of the weights", weight_sum)
     mean_loss, mean_parts = totals.means()
     return {
         "epoch": epoch,
@@ -106,10 +107,37 @@ def train_epoch(
     }
 
 
-def _augmented_batches(
+def train_step(
+    model: nn.Module,
+    optimiser: torch.optim.Optimizer,
+    objective: Objective,
+    images: Tensor,
+    labels: Tensor,
+    recipe: Recipe,
+    epoch: int,
+    step: int,
+) -> tuple[Tensor, Parts]:
+    """Change the weights by one batch; returns the detached loss and its parts."""
+    attack = None
+    if recipe.attack is not None:
+        attack = build_attack(recipe.attack, seed_at("attack", recipe.seed, epoch, step))
+    with torch.autocast(images.device.type, torch.bfloat16, enabled=recipe.precision == "bfloat16"):
+        loss, parts = objective(model, images, labels, attack)
+    optimiser.zero_grad(set_to_none=True)
+    loss.backward()
+    optimiser.step()
+    if recipe.weight_retraction > 0:
+        retract_weights(model, recipe.weight_retraction, generator_at("retraction", recipe.seed, epoch, step))
+    if recipe.project_mixing:
+        project_mixing(model)
+    return loss.detach(), parts
+
+
+def augmented_batches(
     image_set: ImageSet, recipe: Recipe, epoch: int, device: torch.device
 ) -> Iterator[tuple[int, Tensor, Tensor]]:
-    augment = AUGMENTATIONS[recipe.augmentation]
+    """The batches of an epoch: step from 1, images `[n, C, H, W]`, labels `[n]`, both on `device`."""
+    augment = build_augmentation(recipe.augmentation, image_set)
     for step, index in enumerate(batch_indices(recipe, image_set, epoch), start=1):
         generator = generator_at("augmentation", recipe.seed, epoch, step)
         yield step, augment(image_set.batch(index, device), generator), image_set.labels[index].to(device)
@@ -119,19 +147,7 @@ def _set_learning_rate(
     optimiser: torch.optim.Optimizer, recipe: Recipe, image_set: ImageSet, epoch: int, step: int
 ) -> float:
     """Set and return the rate of a step; epoch and step count from 1."""
-    per_epoch = batches_per_epoch(recipe, image_set)
-    done = (epoch - 1) * per_epoch + step - 1
-    learning_rate = recipe.learning_rate * SCHEDULES[recipe.schedule](done, recipe.epochs * per_epoch)
+    factor = factor_at(recipe.schedule, epoch, step, recipe.epochs, batches_per_epoch(recipe, image_set))
     for group in optimiser.param_groups:
-        group["lr"] = learning_rate
-    return learning_rate
-
-
-def _check_finite(watched: tuple[str, Tensor, int, int, float] | None) -> None:
-    if watched is None or math.isfinite(value := watched[1].item()):
-        return
-    what, _, epoch, step, learning_rate = watched
-    raise TrainingDiverged(
-        f"{what} became {value} in epoch {epoch}, step {step}, at learning rate {learning_rate:.3g}; "
-        "lower learning_rate or check the images; finished epochs are kept, see last.safetensors"
-    )
+        group["lr"] = recipe.learning_rate * factor
+    return recipe.learning_rate * factor

@@ -8,11 +8,15 @@ checkpoint's bytes must not depend on them.
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from tqdm import tqdm
+
 from snnlib.errors import InputError
 from snnlib.files import write_atomic
+from snnlib.progress import progress_mode
 
 TIMES = ("seconds", "images_per_second")
 
@@ -33,6 +37,16 @@ class EpochLog:
     def set_times(self, epoch: int, seconds: float, images_per_second: float) -> None:
         """seconds: training and validation. images_per_second: training alone."""
         self._times[epoch] = {"seconds": round(seconds, 3), "images_per_second": round(images_per_second, 1)}
+
+
+def announce(line: str) -> None:
+    """Show a line at once, where `snnlib.progress` shows the progress: above the bar, or in its file."""
+    mode = progress_mode()
+    if mode.startswith("file:"):
+        with open(mode.removeprefix("file:"), "a", encoding="utf-8") as stream:
+            stream.write(line + "\n")
+    elif mode != "off":
+        tqdm.write(line, file=sys.stderr)
 
 
 def read_log(path: Path | str) -> list[dict]:

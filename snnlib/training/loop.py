@@ -23,9 +23,10 @@ from snnlib.errors import InputError
 from snnlib.files import file_lock
 from snnlib.progress import progress
 from snnlib.training.accuracy import evaluate_accuracy, evaluating
-from snnlib.training.checkpoint import read_checkpoint, save_checkpoint
-from snnlib.training.epoch import TrainingDiverged, batches_per_epoch, build_optimiser, train_epoch
-from snnlib.training.log import EpochLog
+from snnlib.training.checkpoint import Checkpoint, read_checkpoint, save_checkpoint, state_digest
+from snnlib.training.epoch import batches_per_epoch, build_optimiser, train_epoch
+from snnlib.training.health import TrainingDiverged, silent_layers
+from snnlib.training.log import EpochLog, announce
 from snnlib.training.randomness import global_randomness_at
 from snnlib.training.recipe import Recipe
 
@@ -39,7 +40,7 @@ class History:
     """What a run has done so far.
 
     epochs: one dict per epoch (epoch from 1, loss, train_accuracy, parts, learning_rate,
-    validation_accuracy).
+    validation_accuracy, silent_layers: names of the spiking layers without a spike on the validation images).
     finished: all epochs of the recipe are there. last, best: the checkpoints.
     """
 
@@ -71,6 +72,9 @@ def fit(
 ) -> History:
     """Train `model` in place (images [N, C, H, W] to logits [N, classes]) and return the history.
 
+    Training starts from the weights that the model comes with, fresh or trained (fine-tuning), and changes those
+    that require grad. Both are part of what the run is: a folder is only taken up by a model with the weights that
+    the run began with, or with those of its last or best epoch, and with the same trainable parameters.
     The model ends on `device`, in eval mode, with the weights of the last epoch; `load_weights(history.best,
     model)` gives the best. A run that was killed or timed out goes on where its last checkpoint stands and
     ends with the same bytes in last.safetensors and best.safetensors as an uninterrupted one on the same
@@ -78,8 +82,9 @@ def fit(
     starts over.
     time_limit: seconds; no epoch starts that would end later, judged by the one before, but one is always
     done.
+    A spiking layer without a spike on the validation images is announced after the epoch, by one line.
     Errors: InputError if the folder holds another run, if the model does not fit the data or the checkpoint;
-    TrainingDiverged if the loss stops being finite.
+    TrainingDiverged if the loss stops being finite, or a threshold stops being a finite number above 0.
     """
     directory, device = Path(directory), torch.device(device)
     if recipe.precision == "bfloat16" and device.type != "cuda":
@@ -109,6 +114,8 @@ class _Run:
         self.identity = {
             "recipe": recipe.as_config(),
             "model": _model_config(model),
+            "trainable": {name: weight.requires_grad for name, weight in model.named_parameters()},
+            "initial": {"weights": state_digest(model.state_dict())},
             "data": _data_summary(splits),
         }
         self.history: list[dict] = []
@@ -120,17 +127,31 @@ class _Run:
     def restore(self) -> None:
         """Take over the last checkpoint, if there is one, and bring the log in line with it."""
         if (self.directory / LAST).exists():
-            checkpoint = read_checkpoint(self.directory / LAST)
-            _check_same_run(self.directory, checkpoint.metadata, self.identity)
             if not (self.directory / BEST).exists():
                 raise InputError(
                     f"{self.directory} has {LAST} but no {BEST}; expected both; start over with resume=False"
                 )
+            checkpoint = read_checkpoint(self.directory / LAST)
+            _check_same_run(self.directory, checkpoint.metadata, self.identity)
+            self._check_initial_weights(checkpoint)
             checkpoint.restore_model(self.model)
             checkpoint.restore_optimiser(self.optimiser, self.model)
             self.history = checkpoint.metadata["history"]
         self.log = EpochLog(self.directory / LOG)
         self.log.write(self.history)
+
+    def _check_initial_weights(self, last: Checkpoint) -> None:
+        """Errors: InputError unless the model has the weights of the run's beginning, or of its last or best epoch."""
+        begun, here = last.metadata["initial"]["weights"], self.identity["initial"]["weights"]
+        if here == begun:
+            return
+        best = read_checkpoint(self.directory / BEST)
+        if here not in (state_digest(last.model_state), state_digest(best.model_state)):
+            raise InputError(
+                f"{self.directory} holds a run that began with other weights ({begun} there, {here} here); give the "
+                "model as it was then, choose another directory, or resume=False to start over"
+            )
+        self.identity["initial"] = last.metadata["initial"]
 
     def train(self, time_limit: float | None) -> None:
         """Train the epochs that the history lacks."""
@@ -150,13 +171,22 @@ class _Run:
                 self.model, self.optimiser, self.splits.train, self.recipe, epoch, self.device, bar.update
             )
             training_seconds = time.perf_counter() - start
-            accuracy = evaluate_accuracy(self.model, self.splits.validation, device=self.device)
-        self.history.append({**record, "validation_accuracy": accuracy})
+            with silent_layers(self.model) as silent:
+                accuracy = evaluate_accuracy(self.model, self.splits.validation, device=self.device)
+        self.history.append({**record, "validation_accuracy": accuracy, "silent_layers": list(silent)})
         self._save()
         seconds = time.perf_counter() - start
         self.log.set_times(epoch, seconds, len(self.splits.train) / training_seconds)
         self.log.write(self.history)
-        bar.set_postfix(loss=f"{record['loss']:.3f}", validation=f"{accuracy:.1%}")
+        numbers = {"loss": f"{record['loss']:.3f}", "validation": f"{accuracy:.1%}"}
+        if silent:
+            first, more = list(silent)[:3], len(silent) - 3
+            announce(
+                f"warning: epoch {epoch}: no spike on {len(self.splits.validation)} validation images in "
+                f"{', '.join(first)}{f' and {more} more' if more > 0 else ''}; lower the threshold or the learning rate"
+            )
+            numbers["silent layers"] = str(len(silent))
+        bar.set_postfix(numbers)
         return seconds
 
     def _save(self) -> None:
@@ -173,6 +203,8 @@ def _forget(directory: Path) -> None:
 
 def _check_same_run(directory: Path, theirs: dict, ours: dict) -> None:
     for section, values in json.loads(json.dumps(ours)).items():
+        if section == "initial":  # a model may also come with weights that the run has reached since
+            continue
         for key in sorted(values.keys() | theirs.get(section, {}).keys()):
             there, here = theirs.get(section, {}).get(key), values.get(key)
             if there != here:

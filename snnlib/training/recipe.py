@@ -9,7 +9,8 @@ from numbers import Real
 
 from snnlib.errors import InputError
 from snnlib.training.augmentation import AUGMENTATIONS
-from snnlib.training.objectives import build_attack, build_objective, needs_attack
+from snnlib.training.inner_attack import EXAMPLE, build_attack
+from snnlib.training.objectives import build_objective, needs_attack
 from snnlib.training.schedules import SCHEDULES
 
 OPTIMISERS = ("adam", "sgd")
@@ -24,8 +25,11 @@ class Recipe:
     optimiser: "adam" (weight decay added to the gradient as L2, not AdamW) or "sgd" (momentum 0.9, not
     Nesterov).
     learning_rate: the peak; schedule: a key of `SCHEDULES`, a factor on it per batch.
+    augmentation: a key of `AUGMENTATIONS`.
     objective, objective_parameters: a key of `OBJECTIVES` and its keyword arguments.
-    attack: the inner attack, see `build_attack`; None for objectives without one.
+    attack: the inner attack, see `build_attack` and `inner_attack`; None for objectives without one.
+    weight_retraction: the beta of `retract_weights` (SNN-RAT) after every optimiser step; 0 leaves it out.
+    project_mixing: whether `project_mixing` (SNN-RAT) follows every optimiser step.
     precision: "bfloat16" runs the objective under autocast, on CUDA only.
     seed: of the data order, augmentation, attack noise and random layers. Weights are initialised by the
     caller.
@@ -42,6 +46,8 @@ class Recipe:
     objective: str = "natural"
     objective_parameters: Mapping = field(default_factory=dict)
     attack: Mapping | None = None
+    weight_retraction: float = 0.0
+    project_mixing: bool = False
     precision: str = "float32"
     seed: int = 0
 
@@ -49,7 +55,10 @@ class Recipe:
         for name, least in (("epochs", 1), ("batch_size", 1), ("seed", 0)):
             _check_whole(name, getattr(self, name), least)
         _check_number("learning_rate", self.learning_rate, above_zero=True)
-        _check_number("weight_decay", self.weight_decay, above_zero=False)
+        for name in ("weight_decay", "weight_retraction"):
+            _check_number(name, getattr(self, name), above_zero=False)
+        if not isinstance(self.project_mixing, bool):
+            raise InputError(f"project_mixing is {self.project_mixing!r}; expected True or False")
         _check_choice("optimiser", self.optimiser, OPTIMISERS)
         _check_choice("schedule", self.schedule, SCHEDULES)
         _check_choice("augmentation", self.augmentation, AUGMENTATIONS)
@@ -57,10 +66,9 @@ class Recipe:
         build_objective(self.objective, self.objective_parameters)
         if self.attack is not None:
             build_attack(self.attack, seed=0)
-        elif needs_attack(self.objective):
+        elif needs_attack(self.objective, self.objective_parameters):
             raise InputError(
-                f"objective is {self.objective!r} without an attack; expected one; "
-                "give e.g. attack={'name': 'pgd', 'eps': 8 / 255, 'steps': 10}"
+                f"objective is {self.objective!r} without an attack; expected one; give e.g. attack={EXAMPLE}"
             )
 
     def as_config(self) -> dict:

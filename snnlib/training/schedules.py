@@ -1,6 +1,7 @@
 """Learning-rate schedules as pure functions: (step, total steps) to a factor on the peak learning rate.
 
-Steps count batches from 0. A function of the step needs no state, so nothing of it has to be saved.
+Steps count batches from 0. A function of the step needs no state, so nothing of it has to be saved. A schedule in
+`PER_EPOCH` is asked once an epoch, at its first batch, and its factor holds until the next.
 """
 
 from __future__ import annotations
@@ -21,7 +22,8 @@ def constant(step: int, total_steps: int) -> float:
 def cosine(step: int, total_steps: int) -> float:
     """½·(1 + cos(π·step/total)): from 1 towards 0, which would be reached one step after the last.
 
-    **Source:** Loshchilov & Hutter 2017, without restarts and with a step per batch.
+    **Source:** Loshchilov & Hutter 2017, without restarts. "cosine" takes a step per batch; "cosine-per-epoch" one per
+    epoch, ½·(1 + cos(π·(epoch − 1)/epochs)), as PyTorch's CosineAnnealingLR does in Özdenizci & Legenstein's code.
     """
     return _half_wave(1.0, 0.0, step / total_steps)
 
@@ -47,5 +49,14 @@ def _half_wave(start: float, end: float, share: float) -> float:
 SCHEDULES: dict[str, Callable[[int, int], float]] = {
     "constant": constant,
     "cosine": cosine,
+    "cosine-per-epoch": cosine,
     "one-cycle": one_cycle,
 }
+PER_EPOCH = frozenset({"cosine-per-epoch"})
+
+
+def factor_at(schedule: str, epoch: int, step: int, epochs: int, per_epoch: int) -> float:
+    """The factor of a step; epoch and step count from 1, `per_epoch` steps in each of `epochs`."""
+    first_of_epoch = (epoch - 1) * per_epoch
+    done = first_of_epoch if schedule in PER_EPOCH else first_of_epoch + step - 1
+    return SCHEDULES[schedule](done, epochs * per_epoch)

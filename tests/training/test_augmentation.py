@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from snnlib.training.augmentation import AUGMENTATIONS, crop_flip, flip
+from snnlib.data.image_set import ImageSet
+from snnlib.training.augmentation import AUGMENTATIONS, build_augmentation, crop_flip, cutout, flip, mean_colour
 from snnlib.training.randomness import generator_at, global_randomness_at, seed_at
 
 
@@ -43,10 +44,38 @@ def test_crop_flip_gives_a_window_of_the_padded_image_when_applied():
     assert {place[2] for place in seen} == {False, True}
 
 
+@pytest.mark.parametrize(("size", "side"), [(32, 8), (64, 16)])
+def test_cutout_fills_one_square_around_any_pixel_when_applied(size, side):
+    images, fill = torch.full((1000, 2, size, size), 7.0), torch.tensor([0.25, 0.75])
+    result = cutout(images, torch.Generator().manual_seed(0), fill=fill)
+    covered = (result != 7).all(1)
+    assert torch.equal(covered, (result != 7).any(1))
+    assert [result[:, channel][covered].unique().tolist() for channel in (0, 1)] == [[0.25], [0.75]]
+    rows, columns = covered.any(2), covered.any(1)
+    assert torch.equal(covered, rows.unsqueeze(2) & columns.unsqueeze(1))
+    for axis in (rows, columns):
+        first, count = axis.float().argmax(1), axis.sum(1)
+        # A centre c covers c - side/2 .. c + side/2 - 1, cut at the border.
+        spans = {(f, n) for f, n in zip(first.tolist(), count.tolist(), strict=True)}
+        expected = {(max(c - side // 2, 0), min(c + side // 2, size) - max(c - side // 2, 0)) for c in range(size)}
+        assert spans == expected
+
+
+def test_cutout_is_filled_with_the_mean_colour_of_the_training_images_when_built():
+    levels = torch.tensor([[0, 255, 51, 102], [255, 255, 255, 0]], dtype=torch.uint8).view(1, 2, 2, 2)
+    image_set = ImageSet(levels.repeat(3, 1, 1, 1), torch.zeros(3, dtype=torch.int64))
+    assert mean_colour(image_set).tolist() == pytest.approx([0.4, 0.75])
+    images = torch.full((50, 2, 32, 32), 0.1)
+    result = build_augmentation("crop-flip-cutout", image_set)(images, torch.Generator().manual_seed(0))
+    assert result[:, 0].unique().tolist() == pytest.approx([0.0, 0.1, 0.4])  # crop pads with black
+    assert ((result[:, 1] == 0.75).sum((1, 2)) >= 16).all()
+
+
 @pytest.mark.parametrize("name", AUGMENTATIONS)
 def test_result_is_fixed_by_the_key_when_drawn_again(name):
     images = numbered_images(20)
-    results = [AUGMENTATIONS[name](images, generator_at("augmentation", 3, epoch, 5)) for epoch in (1, 1, 2)]
+    augment = build_augmentation(name, ImageSet(torch.zeros(1, 2, 6, 6, dtype=torch.uint8), torch.tensor([0])))
+    results = [augment(images, generator_at("augmentation", 3, epoch, 5)) for epoch in (1, 1, 2)]
     assert torch.equal(results[0], results[1])
     assert torch.equal(results[0], results[2]) == (name == "none")
     assert results[0].shape == images.shape

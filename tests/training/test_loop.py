@@ -77,6 +77,7 @@ def test_log_line_holds_what_the_epoch_gave_when_it_is_over(tiny, tmp_path):
     history = fit(tiny.make_model(), tiny.make_splits(), tiny.RECIPE, directory=tmp_path)
     lines = read_log(tmp_path / "log.jsonl")
     keys = {"epoch", "loss", "parts", "train_accuracy", "validation_accuracy", "learning_rate", "seconds"}
+    keys |= {"silent_layers"}
     for line, record in zip(lines, history.epochs, strict=True):
         assert line.keys() == keys | {"images_per_second"}
         assert line["seconds"] > 0 and line["images_per_second"] > 0
@@ -88,7 +89,7 @@ def test_checkpoint_holds_no_time_when_saved(tiny, tmp_path):
     history = fit(tiny.make_model(), tiny.make_splits(), tiny.RECIPE, directory=tmp_path)
     record = read_checkpoint(history.last).metadata["history"][0]
     assert record.keys() == {
-        "epoch", "loss", "parts", "train_accuracy", "validation_accuracy", "learning_rate",
+        "epoch", "loss", "parts", "train_accuracy", "validation_accuracy", "learning_rate", "silent_layers",
     }  # fmt: skip
 
 
@@ -124,7 +125,7 @@ def test_flips_differ_between_steps_and_epochs_when_images_are_the_same(tiny):
     image_set = ImageSet(same.images.expand(48, -1, -1, -1), same.labels.expand(48))
     seen = []
     for epoch in (1, 1, 2):
-        batches = tiny.epoch._augmented_batches(image_set, tiny.RECIPE, epoch, torch.device("cpu"))
+        batches = tiny.epoch.augmented_batches(image_set, tiny.RECIPE, epoch, torch.device("cpu"))
         seen.append([images for _, images, _ in batches])
     assert all(torch.equal(a, b) for a, b in zip(seen[0], seen[1], strict=True))
     assert not torch.equal(seen[0][0], seen[0][1]) and not torch.equal(seen[0][0], seen[2][0])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import os
 import subprocess
@@ -14,8 +15,9 @@ import torch
 
 from snnlib.errors import InputError
 from snnlib.files import sha256_of
+from snnlib.neurons import use_kernel
 from snnlib.training import fit, load_weights
-from snnlib.training.checkpoint import read_checkpoint
+from snnlib.training.checkpoint import read_checkpoint, state_digest
 from snnlib.training.log import read_log
 
 REPOSITORY = Path(__file__).parents[2]
@@ -117,7 +119,7 @@ def test_sgd_momentum_is_restored_when_resumed(tiny, tmp_path):
 
 
 def test_a_finished_run_is_only_loaded_when_fit_is_called_again(tiny, tmp_path, monkeypatch):
-    model, again = tiny.make_model(), tiny.make_model(seed=1)
+    model, again = tiny.make_model(), tiny.make_model()
     first = fit(model, tiny.make_splits(), tiny.RECIPE, directory=tmp_path)
     monkeypatch.setattr(tiny.loop, "train_epoch", None)
     assert fit(again, tiny.make_splits(), tiny.RECIPE, directory=tmp_path) == first
@@ -180,6 +182,80 @@ def test_input_error_names_the_line_when_the_log_is_damaged(tmp_path):
     (tmp_path / "log.jsonl").write_text('{"epoch": 1, "seconds": 1, "images_per_second": 2}\n{"epo')
     with pytest.raises(InputError, match="line 2 of .*log.jsonl is no log line"):
         read_log(tmp_path / "log.jsonl")
+
+
+def test_same_bytes_when_robust_fine_tuning_is_stopped_and_resumed(tiny, tmp_path):
+    start = tiny.make_model(spiking=True, wide=True)
+    with use_kernel("reference"):
+        fit(start, tiny.make_splits(), replace(tiny.RECIPE, epochs=1), directory=tmp_path / "first")
+        fit(copy.deepcopy(start), tiny.make_splits(), tiny.ROBUST, directory=tmp_path / "whole")
+        for _ in range(tiny.ROBUST.epochs):
+            fit(copy.deepcopy(start), tiny.make_splits(), tiny.ROBUST, directory=tmp_path / "pieces", time_limit=0)
+    assert hashes(tmp_path / "whole") == hashes(tmp_path / "pieces")
+    begun = read_checkpoint(tmp_path / "whole" / "best.safetensors").metadata["initial"]["weights"]
+    assert begun == state_digest(read_checkpoint(tmp_path / "first" / "last.safetensors").model_state)
+
+
+def test_input_error_when_fine_tuning_is_resumed_from_other_weights(tiny, tmp_path):
+    fit(tiny.make_model(), tiny.make_splits(), tiny.RECIPE, directory=tmp_path, time_limit=0)
+    with pytest.raises(InputError, match="holds a run that began with other weights") as raised:
+        fit(tiny.make_model(seed=1), tiny.make_splits(), tiny.RECIPE, directory=tmp_path, time_limit=0)
+    assert state_digest(tiny.make_model(seed=1).state_dict()) in str(raised.value) and "\n" not in str(raised.value)
+    assert len(read_log(tmp_path / "log.jsonl")) == 1
+
+
+@pytest.mark.parametrize("reached", ["last", "best"])
+def test_same_bytes_when_resumed_by_a_model_with_weights_that_the_run_has_reached(tiny, tmp_path, reached):
+    splits = tiny.make_splits()
+    fit(tiny.make_model(), splits, tiny.RECIPE, directory=tmp_path / "whole")
+    model = tiny.make_model()
+    for _ in range(tiny.RECIPE.epochs):
+        history = fit(model, splits, tiny.RECIPE, directory=tmp_path / "pieces", time_limit=0)
+        load_weights(getattr(history, reached), model)
+    assert hashes(tmp_path / "whole") == hashes(tmp_path / "pieces")
+
+
+def test_input_error_names_the_parameter_when_another_choice_is_trainable(tiny, tmp_path):
+    model = tiny.make_model(spiking=True)
+    model.neuron.requires_grad_(False)
+    with use_kernel("reference"):
+        fit(model, tiny.make_splits(), replace(tiny.RECIPE, epochs=1), directory=tmp_path)
+        with pytest.raises(InputError, match="trainable neuron.threshold is False there, True here"):
+            fit(tiny.make_model(spiking=True), tiny.make_splits(), replace(tiny.RECIPE, epochs=1), directory=tmp_path)
+
+
+def test_input_error_when_nothing_is_trainable(tiny, tmp_path):
+    model = tiny.make_model().requires_grad_(False)
+    with pytest.raises(InputError, match="the model has no trainable parameter"):
+        fit(model, tiny.make_splits(), tiny.RECIPE, directory=tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
+def test_threshold_is_decayed_and_trained_with_its_momentum_restored_when_resumed(tiny, tmp_path):
+    recipe = replace(tiny.ROBUST, epochs=2, weight_decay=0.5)
+    thresholds = {}
+    with use_kernel("reference"):
+        for decay in (0.5, 0.0):
+            model = tiny.make_model(spiking=True)
+            fit(model, tiny.make_splits(), replace(recipe, weight_decay=decay), directory=tmp_path / str(decay))
+            thresholds[decay] = model.neuron.threshold.item()
+    assert thresholds[0.5] < thresholds[0.0] and thresholds[0.0] != 0.5
+    state = read_checkpoint(tmp_path / "0.5" / "last.safetensors").optimiser_state
+    assert state["neuron.threshold/momentum_buffer"].shape == ()
+
+
+def test_digest_tells_names_types_and_bytes_apart_and_nothing_else():
+    state = {"a": torch.arange(6.0).view(2, 3), "b": torch.tensor(3)}
+    digest = state_digest(state)
+    assert digest == state_digest(dict(reversed(state.items())))
+    assert digest == state_digest({**state, "a": state["a"].T.contiguous().T})
+    others = [
+        {**state, "a": state["a"].T},
+        {**state, "b": torch.tensor(3.0)},
+        {**state, "b": torch.tensor(4)},
+        {"a": state["a"], "c": state["b"]},
+    ]
+    assert len({digest, *map(state_digest, others)}) == 5
 
 
 def test_load_weights_gives_the_best_epoch_when_asked_for(tiny, tmp_path):

@@ -7,7 +7,7 @@ import math
 import pytest
 import torch
 
-from snnlib.training.schedules import constant, cosine, one_cycle
+from snnlib.training.schedules import SCHEDULES, constant, cosine, factor_at, one_cycle
 
 
 def test_constant_is_one_when_asked_anywhere():
@@ -44,3 +44,19 @@ def test_one_cycle_gives_the_numbers_of_pytorch_when_its_defaults_are_used(total
 def test_one_cycle_only_falls_when_there_are_few_steps(total):
     factors = [one_cycle(step, total) for step in range(total)]
     assert factors[0] == 1.0 and factors == sorted(factors, reverse=True)
+
+
+def test_cosine_per_epoch_gives_the_numbers_of_pytorch_when_stepped_once_an_epoch():
+    optimiser = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=1.0)
+    theirs = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, T_max=6)
+    for epoch in range(1, 7):
+        factors = {factor_at("cosine-per-epoch", epoch, step, epochs=6, per_epoch=7) for step in range(1, 8)}
+        assert len(factors) == 1 and factors.pop() == pytest.approx(theirs.get_last_lr()[0], rel=1e-9)
+        optimiser.step()
+        theirs.step()
+
+
+@pytest.mark.parametrize("name", ["constant", "cosine", "one-cycle"])
+def test_other_schedules_count_batches_when_asked_for_a_factor(name):
+    for epoch, step in ((1, 1), (1, 7), (3, 2), (6, 7)):
+        assert factor_at(name, epoch, step, epochs=6, per_epoch=7) == SCHEDULES[name]((epoch - 1) * 7 + step - 1, 42)

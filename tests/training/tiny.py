@@ -13,6 +13,7 @@ import signal
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -20,27 +21,49 @@ from torch import nn
 
 from snnlib.data.image_set import ImageSet, ImageSplits
 from snnlib.encoding import PoissonEncoder
-from snnlib.training import Recipe, epoch, fit, loop
+from snnlib.neurons import LIF, use_kernel
+from snnlib.training import Recipe, epoch, fit, inner_attack, loop
 from snnlib.training.log import EpochLog
 
 RECIPE = Recipe(epochs=4, batch_size=16, learning_rate=0.01, augmentation="flip", seed=7)
+ROBUST = replace(
+    RECIPE,
+    optimiser="sgd",
+    weight_decay=1e-3,
+    schedule="cosine-per-epoch",
+    augmentation="crop-flip-cutout",
+    objective="consistency",
+    attack=inner_attack("consistency", eps=0.05),
+    weight_retraction=1e-3,
+)
+"""Fine-tuning after conversion, with every piece that draws random numbers."""
 
 
 class TinyNet(nn.Module):
-    """Convolution, BatchNorm, dropout, linear; with the noise of a Poisson encoder in front if asked for."""
+    """Convolution, BatchNorm, ReLU, dropout, linear.
 
-    def __init__(self, num_classes: int = 3, noise: bool = False) -> None:
+    If asked for, with the noise of a Poisson encoder in front, with a spiking layer of trainable threshold in the place
+    of ReLU, and with a hidden layer so wide that SNN-RAT's retraction draws from its rows.
+    """
+
+    def __init__(
+        self, num_classes: int = 3, noise: bool = False, spiking: bool = False, wide: bool = False
+    ) -> None:
         super().__init__()
         self.encoder = PoissonEncoder(2) if noise else nn.Identity()
         self.conv = nn.Conv2d(3, 4, 3, stride=2)
         self.norm = nn.BatchNorm2d(4, momentum=0.5)
+        self.neuron = LIF(threshold=0.5, trainable_threshold=True) if spiking else nn.ReLU()
         self.dropout = nn.Dropout(0.2)
-        self.fc = nn.Linear(4 * 9, num_classes)
+        self.hidden = nn.Linear(4 * 9, 200) if wide else nn.Identity()
+        self.fc = nn.Linear(200 if wide else 4 * 9, num_classes)
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         encoded = self.encoder(images)
         frames = encoded if encoded.dim() == 4 else encoded.mean(0)
-        return self.fc(self.dropout(self.norm(self.conv(frames)).relu().flatten(1)))
+        currents = self.norm(self.conv(frames))
+        active = self.neuron(currents.expand(2, *currents.shape)).mean(0)
+        return self.fc(self.hidden(self.dropout(active.flatten(1))))
 
 
 def make_model(seed: int = 0, **options) -> TinyNet:
@@ -64,7 +87,8 @@ def make_splits(train: int = 50, validation: int = 20) -> ImageSplits:
 
 
 def train(folder: Path) -> None:
-    fit(make_model(noise=True), make_splits(), RECIPE, directory=folder)
+    with use_kernel("reference"):
+        fit(make_model(noise=True, spiking=True, wide=True), make_splits(), ROBUST, directory=folder)
 
 
 def _deadly(function: Callable, call: int, counts: Callable[..., bool] = lambda *_: True) -> Callable:
