@@ -1,0 +1,26 @@
+"""Conversion of trained ANNs to SNNs: weights, thresholds, BatchNorm statistics; and QCFS beside it."""
+
+from snnlib.conversion.calibrate import LayerThreshold, calibrate
+from snnlib.conversion.convert import ConversionReport, convert, scale_thresholds, set_trainable
+from snnlib.conversion.qcfs import QCFS, ShiftedIF, qcfs_to_if, with_qcfs
+from snnlib.conversion.statistics import batch_statistics, reestimate_statistics, reset_statistics
+from snnlib.conversion.weights import PAPER_SNN, copy_weights, transfer_weights
+
+__all__ = [
+    "PAPER_SNN",
+    "QCFS",
+    "ConversionReport",
+    "LayerThreshold",
+    "ShiftedIF",
+    "batch_statistics",
+    "calibrate",
+    "convert",
+    "copy_weights",
+    "qcfs_to_if",
+    "reestimate_statistics",
+    "reset_statistics",
+    "scale_thresholds",
+    "set_trainable",
+    "transfer_weights",
+    "with_qcfs",
+]

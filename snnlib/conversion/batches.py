@@ -1,0 +1,47 @@
+"""Training images for calibration and for BatchNorm statistics: shuffled and augmented by a seed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor
+
+from snnlib.attacks.inputs import check_count
+from snnlib.data.image_set import ImageSet
+from snnlib.errors import InputError
+from snnlib.training.augmentation import AUGMENTATIONS, build_augmentation
+from snnlib.training.randomness import generator_at
+
+
+def shuffled_batches(
+    image_set: ImageSet,
+    purpose: str,
+    *,
+    batches: int,
+    batch_size: int,
+    seed: int,
+    augmentation: str,
+    device: torch.device | str = "cpu",
+) -> Iterator[Tensor]:
+    """`batches` mini-batches `[batch_size, C, H, W]` in [0, 1]; the whole set is used up before an image comes again.
+
+    `purpose` keeps the draws of different uses apart. Errors: InputError for counts below 1, a batch larger than the
+    set, or an unknown augmentation.
+    """
+    check_count("batches", batches)
+    check_count("batch_size", batch_size)
+    if augmentation not in AUGMENTATIONS:
+        raise InputError(f"augmentation is {augmentation!r}; expected one of {', '.join(AUGMENTATIONS)}; choose one")
+    if batch_size > len(image_set):
+        raise InputError(f"batch_size is {batch_size}, but there are {len(image_set)} images; lower it or pass more")
+    rounds = -(-batches * batch_size // len(image_set))
+    orders = [torch.randperm(len(image_set), generator=generator_at(purpose, seed, r)) for r in range(rounds)]
+    indices = torch.cat(orders)[: batches * batch_size].split(batch_size)
+
+    augment = build_augmentation(augmentation, image_set)
+
+    def draw(number: int, index: Tensor) -> Tensor:
+        return augment(image_set.batch(index, device), generator_at(f"{purpose}, augmentation", seed, number))
+
+    return (draw(number, index) for number, index in enumerate(indices))
