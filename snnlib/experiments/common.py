@@ -8,7 +8,9 @@ from dataclasses import dataclass, field
 
 import pandas as pd
 
+from snnlib.attacks import ATTACKS
 from snnlib.cache import Artifact, code_digest, load_or_make_rows
+from snnlib.code_imports import imports_of
 from snnlib.data import ImageSet, ImageSplits, load_images
 from snnlib.evaluation import AttackPlan, ThreatModel, attack_rows
 from snnlib.models import Model, build_model
@@ -16,9 +18,7 @@ from snnlib.profiles import Profile
 from snnlib.runtime import default_device
 from snnlib.training import History, Recipe, evaluate_accuracy, fit, load_weights
 
-MODEL_CODE = ("snnlib.neurons", "snnlib.models", "snnlib.encoding", "snnlib.data", "snnlib.training")
 CURVE_COLUMNS = ("epoch", "loss", "train_accuracy", "validation_accuracy", "learning_rate")
-ATTACK_CODE = ("snnlib.attacks", "snnlib.evaluation", "snnlib.experiments.common")
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,26 @@ class TrainedNetwork:
     device: str
 
 
-@functools.lru_cache(maxsize=2)
+def training_code(attack: str | None = None) -> str:
+    """Digest of the code that decides a trained network; of all attacks only the one that it trains on counts."""
+    modules = ["snnlib.models.build", "snnlib.training.loop", "snnlib.data.images"]
+    if attack is not None:
+        modules.append(ATTACKS[attack].__module__)
+    return code_digest(*imports_of(*modules, without=("snnlib.attacks",)))
+
+
+def attack_code(attack: str) -> str:
+    """Digest of the code that decides the rows of an attack; an edit of another attack leaves it as it is."""
+    modules = (ATTACKS[attack].__module__, "snnlib.evaluation", "snnlib.data.images")
+    return code_digest(*imports_of(*modules, without=("snnlib.attacks",)))
+
+
+def inspection_code() -> str:
+    """Digest of the code that reads gradients of a trained network."""
+    return code_digest(*imports_of("snnlib.sparsity", "snnlib.data.images", without=("snnlib.attacks",)))
+
+
+@functools.lru_cache(maxsize=4)
 def load_profile_images(profile: Profile, data_dir: str | None = None) -> ImageSplits:
     """CIFAR-10 at the size of the profile, loaded once per process."""
     return load_images(
@@ -78,12 +97,27 @@ def build_recipe(network: Network, profile: Profile, seed: int) -> Recipe:
 
 def trained(network: Network, profile: Profile, seed: int, data_dir: str | None = None) -> TrainedNetwork:
     """Train the network at the profile's size, or take it from the artifacts; killed runs go on where they stopped."""
-    splits, device = load_profile_images(profile, data_dir), default_device()
-    model, recipe = build_network(network, profile, splits.num_classes, seed), build_recipe(network, profile, seed)
-    code = MODEL_CODE if recipe.attack is None else MODEL_CODE + ("snnlib.attacks",)
+    splits = load_profile_images(profile, data_dir)
+    model = build_network(network, profile, splits.num_classes, seed)
+    return fitted(network, model, build_recipe(network, profile, seed), splits, profile, seed)
+
+
+def fitted(
+    network: Network,
+    model: Model,
+    recipe: Recipe,
+    splits: ImageSplits,
+    profile: Profile,
+    seed: int,
+    origin: dict | None = None,
+) -> TrainedNetwork:
+    """Train `model` from the weights that it has, or take it from the artifacts. origin: what made those weights."""
     images = {"name": splits.name, "subset": profile.subset, "train_per_class": profile.train_per_class}
-    config = {"model": model.config, "recipe": recipe.as_config(), "data": images, "code": code_digest(*code)}
-    artifact = Artifact("networks", config)
+    code = training_code(None if recipe.attack is None else recipe.attack["name"])
+    config = {"model": model.config, "recipe": recipe.as_config(), "data": images, "code": code}
+    if origin is not None:
+        config["origin"] = origin
+    artifact, device = Artifact("networks", config), default_device()
     history = fit(model, splits, recipe, directory=artifact.path(""), device=device)
     load_weights(history.best, model)
     model.eval()
@@ -126,7 +160,7 @@ def attacked(
             "plan": plan.as_config(),
             "images": len(image_set),
             "batch_size": profile.attack_batch_size,
-            "code": code_digest(*MODEL_CODE, *ATTACK_CODE),
+            "code": attack_code(plan.attack),
         }
         parts.append(load_or_make_rows("rows", config, functools.partial(make, plan)))
     return pd.concat(parts, ignore_index=True)

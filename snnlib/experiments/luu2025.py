@@ -13,7 +13,7 @@ import pandas as pd
 from torch import Tensor
 
 from snnlib.attacks import AttackResult
-from snnlib.cache import code_digest, load_or_make_rows
+from snnlib.cache import load_or_make_rows
 from snnlib.data import ImageSet
 from snnlib.encoding import BITS, decode_phase
 from snnlib.evaluation import (
@@ -27,12 +27,11 @@ from snnlib.evaluation import (
     run_attack,
 )
 from snnlib.experiments.common import (
-    ATTACK_CODE,
-    MODEL_CODE,
     Network,
     TrainedNetwork,
     attacked,
     attacked_images,
+    inspection_code,
     trained,
 )
 from snnlib.profiles import Profile
@@ -41,7 +40,7 @@ from snnlib.training.accuracy import evaluating
 
 HEADLINE_EPS = 6 / 255
 """Perturbation size of the authors' code, for FGSM and PGD."""
-DEFENCE = {"name": "r_fgsm", "eps": 8 / 255}
+DEFENCE = {"name": "r_fgsm", "eps": 8 / 255, "early_stop": True}
 """Inner attack of the defended baseline: one random and one gradient step, the cheapest that trains robustness."""
 NETWORKS = {
     "sew_max": Network("SEW-ResNet-18, max pool", "sew_resnet18", {"pool": "max"}),
@@ -145,7 +144,7 @@ def operation_rows(item: TrainedNetwork, profile: Profile, batch_norm: str) -> p
         "batch_norm": batch_norm,
         "images": len(chosen),
         "batch_size": profile.attack_batch_size,
-        "code": code_digest(*MODEL_CODE, *ATTACK_CODE, "snnlib.sparsity"),
+        "code": inspection_code(),
     }
     return load_or_make_rows("operations", config, make)
 
@@ -173,7 +172,7 @@ def input_rows(item: TrainedNetwork, profile: Profile, space: str, batch_norm: s
         "batch_norm": batch_norm,
         "images": len(images),
         "batch_size": profile.attack_batch_size,
-        "code": code_digest(*MODEL_CODE, *ATTACK_CODE, "snnlib.sparsity"),
+        "code": inspection_code(),
     }
     return load_or_make_rows("input_gradients", config, make)
 

@@ -123,13 +123,27 @@ def test_run_is_described_beside_its_folder(artifacts, profile):
     assert described["data"] == {"name": "made-up", "subset": "embedded", "train_per_class": profile.train_per_class}
 
 
-def test_code_of_attacks_names_a_run_only_when_it_trains_on_them(artifacts, profile, monkeypatch):
+def _digested(monkeypatch) -> list[tuple[str, ...]]:
     seen = []
     monkeypatch.setattr(common, "code_digest", lambda *names: seen.append(names) or "digest")
+    return seen
+
+
+def test_only_the_attack_trained_on_names_a_run(artifacts, profile, monkeypatch):
+    seen = _digested(monkeypatch)
     defended = Network("defended", "sew_resnet18", {}, {"objective": "adversarial", "attack": DEFENCE})
     _runs(monkeypatch, [(SEW, profile, 0), (defended, profile, 0)])
-    assert ["snnlib.attacks" in names for names in seen] == [False, True]
-    assert all(set(common.MODEL_CODE) <= set(names) for names in seen)
+    plain, with_attack = map(set, seen)
+    assert {"snnlib.models.resnet", "snnlib.neurons.kernels", "snnlib.training.epoch", "snnlib.encoding"} <= plain
+    assert {"snnlib.attacks.single_step", "snnlib.attacks.session"} <= with_attack - plain
+    assert "snnlib.attacks.projected_gradient" not in with_attack
+
+
+def test_rows_are_named_by_the_code_of_their_own_attack(monkeypatch):
+    seen = _digested(monkeypatch)
+    common.attack_code("pgd")
+    assert {"snnlib.attacks.projected_gradient", "snnlib.evaluation", "snnlib.models.resnet"} <= set(seen[0])
+    assert "snnlib.attacks.noise" not in seen[0]
 
 
 def test_rows_are_made_once_per_plan(artifacts, profile, calls):
