@@ -63,7 +63,7 @@ export MALLOC_MMAP_THRESHOLD_=1073741824 MALLOC_TRIM_THRESHOLD_=4294967296 MALLO
 extra=bench modules="snnlib papermill spikingjelly norse"
 if [ "${1:-}" = test ]; then
     [ $# = 1 ] || fail "'test' takes no further arguments, got: ${*:2}"
-    extra=test modules="$modules pytest nbval hypothesis ruff"
+    extra=test modules="$modules pytest xdist nbval hypothesis ruff"
 fi
 if [ -n "${CONDA_PREFIX:-}" ] && has_modules "$CONDA_PREFIX/bin/python" $modules; then
     python="$CONDA_PREFIX/bin/python"
@@ -78,7 +78,11 @@ cd "$root"
 step() { echo "== $1"; shift; "$@" || { echo "FAILED: $*" >&2; exit 1; }; }
 step "style" "$python" -m ruff check --output-format=concise .
 step "notebooks at profile smoke" "$python" -P -m snnlib.run --profile smoke
-step "unit, property and parity tests" "$python" -m pytest
+# One worker per core, one thread each: two workers with two threads each would wait for each other most of the time.
+export OMP_NUM_THREADS=1 SNNLIB_THREADS=1
+workers=(-n auto --maxprocesses=8 --dist loadscope)
+step "unit, property and parity tests" "$python" -m pytest "${workers[@]}"
 export JUPYTER_PATH="$root/artifacts/smoke/jupyter" # the kernel that the smoke run declared
-step "notebooks again, cell by cell" "$python" -m pytest -q --nbval-lax --nbval-cell-timeout=600 artifacts/smoke/notebooks
+step "notebooks again, cell by cell" "$python" -m pytest -q "${workers[@]}" \
+    --nbval-lax --nbval-cell-timeout=600 artifacts/smoke/notebooks
 echo "all checks passed"
