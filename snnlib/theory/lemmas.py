@@ -1,0 +1,247 @@
+"""Checks of the statements that need no trained network: thinning, progress, pooling, residual sums, certificates."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Callable
+from statistics import NormalDist
+
+import pandas as pd
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from snnlib.errors import InputError
+from snnlib.models.blocks import SEWBlock
+from snnlib.sparsity import l0, l1, l2
+from snnlib.theory.bounds import (
+    certified_vulnerability,
+    guaranteed_progress,
+    poisson_distance,
+    poisson_l1_radius,
+    pool_zero_share,
+    thinned_snr,
+)
+from snnlib.theory.checks import CheckResult, found
+
+INDEPENDENT, SMOOTH = "the zeros are independent of the gradient", "the risk is H-smooth"
+MAX_POOL, NO_OVERLAP, ADDITION = "the pool takes a maximum", "windows do not overlap", "the block adds its shortcut"
+UNIFORM_IN_BALL, POISSON, HALF_SPACE = (
+    "the noise is uniform in the L2 ball",
+    "spikes are independent with probability x",
+    "the network is a half-space",
+)
+DRAWS = 200_000
+SIGMAS = 5
+
+
+def check_thinning(gradient: Tensor, mask: Tensor) -> CheckResult:
+    """R-4.2 on draws of one coordinate: gradient [B] and the zeros' mask [B] (0 or 1) that thins it.
+
+    Compares the measured SNR of gradient · mask with q μ²/(σ² + (1 − q) μ²) of the unthinned moments, up to `SIGMAS`
+    standard errors, and asks that it is at most q times that of the gradient. Independence is judged by correlations.
+    Errors: InputError for fewer than 100 draws or a mask without any 1.
+    """
+    gradient, mask = gradient.double(), mask.double()
+    if len(gradient) < 100 or mask.sum() == 0:
+        raise InputError(f"{len(gradient)} draws with {int(mask.sum())} kept; expected at least 100, and some kept")
+    density, mean, deviation = float(mask.mean()), float(gradient.mean()), float(gradient.std(correction=0))
+    tied = max(abs(_correlation(mask, values)) for values in (gradient, gradient.abs()))
+    limit = SIGMAS / math.sqrt(len(gradient))
+    thinned = gradient * mask
+    measured = float(thinned.mean() ** 2 / thinned.var(correction=0))
+    expected = thinned_snr(density, mean, deviation)
+    # Delta method on (mean, variance) of the thinned draws; the mean dominates.
+    error = SIGMAS * 2 * math.sqrt(measured * (1 + measured) / len(gradient)) + SIGMAS / len(gradient)
+    whole = thinned_snr(1.0, mean, deviation)
+    sparser = measured <= density * whole + error
+    reason = f"mask and gradient correlate by {tied:.2g}, chance allows {limit:.2g}"
+    findings = (found(INDEPENDENT, tied <= limit, reason),)
+    evidence = f"SNR {measured:.4g} at density {density:.3g}, expected {expected:.4g}, unthinned {whole:.4g}"
+    table = pd.DataFrame([{"density": density, "snr": measured, "expected": expected, "unthinned": whole}])
+    return CheckResult("4.2", findings, abs(measured - expected) <= error and sparser, evidence, table)
+
+
+def check_progress(
+    hessian: Tensor, point: Tensor, covariance: Tensor, density: float, *, smoothness: float | None = None
+) -> CheckResult:
+    """R-4.4 on the risk L(w) = wᵀ A w / 2, where everything is exact: the expected decrease of the best step.
+
+    hessian: A [n, n], symmetric; point: w [n]; covariance [n, n] of the gradient noise; smoothness: H, None for the
+    largest eigenvalue. The gradient A w + noise is thinned coordinatewise by independent zeros of the given density.
+    conclusion: the expected decrease at the prescribed step is at least P(q), and P(q) is linear in q.
+    Errors: InputError for a point with zero gradient, where P is 0.
+    """
+    a, w, noise = hessian.double(), point.double(), covariance.double()
+    g = a @ w
+    if not g.any():
+        raise InputError("the gradient at the point is zero; expected another point: there is no progress to guarantee")
+    largest = float(torch.linalg.eigvalsh(a).abs().amax())
+    h = largest if smoothness is None else smoothness
+    moment = float(g @ g + noise.trace())
+    step = float(g @ g) / (h * moment)
+    # E G'G'ᵀ of a thinned G: q² off the diagonal, q on it.
+    second = density**2 * (torch.outer(g, g) + noise)
+    second.diagonal().copy_(density * (torch.outer(g, g) + noise).diagonal())
+    decrease = float(step * density * (g @ g) - step**2 / 2 * (a * second).sum())
+    promised = guaranteed_progress(density, float(g.norm()), h, moment)
+    linear = math.isclose(promised, density * guaranteed_progress(1.0, float(g.norm()), h, moment), rel_tol=1e-12)
+    vulnerable = certified_vulnerability(density, len(w), 1.0, 1.0) / certified_vulnerability(1.0, len(w), 1.0, 1.0)
+    linear &= math.isclose(vulnerable, density, rel_tol=1e-12)
+    findings = (found(SMOOTH, largest <= h * (1 + 1e-9), f"the Hessian reaches {largest:.3g}, H is {h:.3g}"),)
+    evidence = f"decrease {decrease:.4g}, guaranteed {promised:.4g}, both factors linear in the density {density:g}"
+    table = pd.DataFrame([{"density": density, "decrease": decrease, "guaranteed": promised}])
+    return CheckResult("4.4", findings, decrease >= promised * (1 - 1e-9) and linear, evidence, table)
+
+
+def check_pool(pool: nn.Module, height: int, width: int, *, seed: int = 0) -> CheckResult:
+    """P1: zeros in the input gradient of a 2-d pool: at least 1 − windows/positions for a max pool."""
+    generator = torch.Generator().manual_seed(seed)
+    x = torch.rand(4, 3, height, width, generator=generator, dtype=torch.float64).requires_grad_(True)
+    out = pool(x)
+    (gradient,) = torch.autograd.grad(out, x, torch.rand(out.shape, generator=generator, dtype=torch.float64) + 0.1)
+    kernel, stride, padding = (
+        value if isinstance(value, int) else value[0] for value in (pool.kernel_size, pool.stride, pool.padding)
+    )
+    share = float((gradient == 0).double().mean())
+    promised = pool_zero_share(height, width, kernel, stride, padding)
+    findings = (found(MAX_POOL, isinstance(pool, nn.MaxPool2d), f"it is {type(pool).__name__}"),)
+    return CheckResult("P1", findings, share >= promised, f"{share:.3f} zeros, at least {promised:.3f} promised")
+
+
+def check_residual(block: nn.Module, x: Tensor) -> CheckResult:
+    """P2 on a residual block with identity shortcut, x [T, N, C, H, W]: ∂L/∂x − ∂L/∂out is what the path sends back.
+
+    conclusion: the identity to rounding, and the support of ∂L/∂out kept where the path's Jacobian is zero.
+    """
+    x = x.detach().requires_grad_(True)
+    out = block(x)
+    upstream = torch.randn(out.shape, generator=torch.Generator().manual_seed(0), dtype=out.dtype)
+    upstream = upstream * (upstream > 0)
+    (whole,) = torch.autograd.grad(out, x, upstream)
+    path = x
+    for number in range(1, block.depth + 1):
+        path = block.stage(path, number)
+    jacobian = torch.autograd.grad(path, x, upstream, allow_unused=True)[0]
+    jacobian = torch.zeros_like(x) if jacobian is None else jacobian
+    gap = float((whole - upstream - jacobian).abs().amax() / upstream.abs().amax())
+    added = isinstance(block, SEWBlock) and block.connection == "ADD" and block.downsample is None
+    findings = (found(ADDITION, added, f"{type(block).__name__}({getattr(block, 'connection', 'currents')})"),)
+    same, silent = bool(((whole != 0) == (upstream != 0)).all()), not jacobian.any()
+    evidence = (
+        f"identity up to {gap:.1g}; the path is {'silent' if silent else 'heard'}, the support "
+        f"{'kept' if same else 'changed'}"
+    )
+    return CheckResult("P2", findings, gap <= 1e-5 and (same or not silent), evidence)
+
+
+def check_pool_pair(readout: Tensor, kernel: int, *, stride: int | None = None, padding: int = 0) -> CheckResult:
+    """P3: f = ⟨a, pool(x)⟩ with a = `readout` [h, w] has the same ‖∇f‖₁ for max and average pool, unlike its ‖∇f‖₀.
+
+    Windows of `kernel`, `stride` (None: the kernel, so that they do not overlap), zero padding.
+    """
+    stride = kernel if stride is None else stride
+    size = [(length - 1) * stride + kernel - 2 * padding for length in readout.shape]
+    generator = torch.Generator().manual_seed(0)
+    x = torch.rand(1, 1, *size, generator=generator, dtype=torch.float64).requires_grad_(True)
+    gradients = {}
+    for name, pool in (("max", F.max_pool2d), ("average", F.avg_pool2d)):
+        value = (readout.double() * pool(x, kernel, stride, padding)).sum()
+        (gradients[name],) = torch.autograd.grad(value, x)
+    norms = {name: [float(norm(g)) for norm in (l0, l1, l2)] for name, g in gradients.items()}
+    windows = f"kernel {kernel}, stride {stride}, padding {padding}"
+    findings = (found(NO_OVERLAP, stride >= kernel and padding == 0, windows),)
+    equal = math.isclose(norms["max"][1], norms["average"][1], rel_tol=1e-9)
+    ratios = {name: 3 * norm[1] ** 2 / norm[2] ** 2 for name, norm in norms.items()}
+    evidence = "; ".join(
+        f"{name}: ‖g‖₁ = {norm[1]:.4g}, ‖g‖₀ = {norm[0]:.0f}, ratio {ratios[name]:.4g}" for name, norm in norms.items()
+    )
+    return CheckResult("P3", findings, equal, evidence)
+
+
+def check_l2_ratio(gradient: Tensor, *, in_ball: bool = True, seed: int = 0) -> CheckResult:
+    """O4 for f(x) = ⟨g, x⟩, g = `gradient` [d]: ρ_adv / ρ_rand = d + 2 in L2, however sparse g is.
+
+    in_ball False draws from the sphere instead, where the ratio is d. Monte Carlo, within `SIGMAS` standard errors.
+    Errors: InputError for a zero gradient.
+    """
+    g = gradient.double()
+    if not g.any():
+        raise InputError("the gradient is zero; expected a non-zero one: the ratio is 0/0")
+    generator = torch.Generator().manual_seed(seed)
+    noise = torch.randn(DRAWS, len(g), generator=generator, dtype=torch.float64)
+    noise /= noise.norm(dim=1, keepdim=True)
+    if in_ball:
+        noise *= torch.rand(DRAWS, 1, generator=generator, dtype=torch.float64) ** (1 / len(g))
+    squares = (noise @ g).square()
+    ratio = float(g @ g / squares.mean())
+    error = SIGMAS * float(squares.std() / squares.mean()) / math.sqrt(DRAWS) * ratio
+    findings = (found(UNIFORM_IN_BALL, in_ball, "it lies on the sphere"),)
+    evidence = f"ratio {ratio:.4g} ± {error:.2g}, d + 2 = {len(g) + 2}, ‖g‖₀ = {int((g != 0).sum())}"
+    return CheckResult("O4", findings, abs(ratio - len(g) - 2) <= error, evidence)
+
+
+def check_poisson(
+    classify: Callable[[Tensor], Tensor], x: Tensor, others: Tensor, time_steps: int, *, gain: float = 1.0
+) -> CheckResult:
+    """O6, exhaustively: all 2^(T·d) spike trains of an image x [d], the exact smoothed classifier at others [K, d].
+
+    classify: spikes [M, T, d] -> class numbers [M]. conclusion: both bounds hold for the exact total variation, and no
+    image within the certified L1 radius changes the smoothed class. gain: spikes fall with probability min(1, gain · x)
+    instead, which breaks the assumption. Errors: InputError for more than 2^16 spike trains.
+    """
+    entries = time_steps * len(x)
+    if entries > 16:
+        raise InputError(f"2^{entries} spike trains; expected at most 2^16: take fewer pixels or time steps")
+    trains = torch.tensor(list(itertools.product((0.0, 1.0), repeat=entries)), dtype=torch.float64)
+    trains = trains.view(-1, time_steps, len(x))
+    classes = classify(trains)
+    images = (gain * torch.cat([x[None], others]).double()).clamp(max=1)
+    laws = torch.stack([(trains * p + (1 - trains) * (1 - p)).flatten(1).prod(1) for p in images])
+    exact = (laws[1:] - laws[0]).abs().sum(1) / 2
+    bounds = poisson_distance(x.expand_as(others), others, time_steps)
+    votes = torch.stack([laws @ (classes == number).double() for number in range(int(classes.amax()) + 1)], 1)
+    radius = poisson_l1_radius(votes[:1].amax(1), time_steps)
+    certified = (others - x).abs().sum(1) < radius
+    kept = votes[1:].argmax(1) == votes[0].argmax()
+    low = bool((exact <= bounds + 1e-12).all())
+    findings = (found(POISSON, gain == 1, f"they fall with probability min(1, {gain:g} x)"),)
+    evidence = (
+        f"total variation up to {float(exact.amax()):.3g} of at most {float(bounds.amin(0).amax()):.3g}; "
+        f"{int(certified.sum())} of {len(others)} images certified, {int((~kept & certified).sum())} of them wrongly"
+    )
+    return CheckResult("O6", findings, low and bool(kept[certified].all()), evidence)
+
+
+def check_gaussian(normal: Tensor, x: Tensor, sigma: float, *, curved: float = 0.0, seed: int = 0) -> CheckResult:
+    """C1 where the answer is known: for the half-space ⟨n, x⟩ > 0 the certified radius is the distance to its boundary.
+
+    normal: n [d], x [d] inside. curved > 0 gives the class more room, ⟨n, x⟩ + curved · ‖x_⊥‖² > 0: then the smoothed
+    network is certified farther than the distance at which the network itself changes its mind.
+    conclusion: σ Φ⁻¹(p) of the Monte-Carlo p equals the distance along n within `SIGMAS` standard errors.
+    Errors: InputError where p is not in (½, 1).
+    """
+    n, x = normal.double() / normal.double().norm(), x.double()
+    noise = torch.randn(DRAWS, len(x), generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+    points = x + sigma * noise
+    along = points @ n
+    p = float((along + curved * (points - torch.outer(along, n)).square().sum(1) > 0).double().mean())
+    distance = float(x @ n)
+    if not 0.5 < p < 1:
+        raise InputError(f"the smoothed probability is {p:g}; expected one in (0.5, 1): a point inside, not too far")
+    radius = sigma * NormalDist().inv_cdf(p)
+    slope = NormalDist().pdf(NormalDist().inv_cdf(p))
+    error = SIGMAS * sigma * math.sqrt(p * (1 - p) / DRAWS) / slope
+    findings = (found(HALF_SPACE, curved == 0, f"the boundary is bent by {curved:g}"),)
+    evidence = f"radius {radius:.4g} ± {error:.2g}, distance {distance:.4g}"
+    return CheckResult("C1", findings, abs(radius - distance) <= error, evidence)
+
+
+def _correlation(a: Tensor, b: Tensor) -> float:
+    """Pearson's; 0 where one of the two does not vary."""
+    a, b = a - a.mean(), b - b.mean()
+    size = float((a.square().sum() * b.square().sum()).sqrt())
+    return float((a * b).sum()) / size if size > 0 else 0.0
+
+
