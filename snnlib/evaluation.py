@@ -11,11 +11,11 @@ import torch
 from torch import Tensor
 
 from snnlib.attacks import ATTACKS, AttackResult, Budget
+from snnlib.attacks.gradients import parse_gradient
 from snnlib.data import ImageSet
 from snnlib.encoding import encoder_gradient
 from snnlib.errors import InputError
 from snnlib.models import Model
-from snnlib.models.build import parse_surrogate
 from snnlib.neurons import kernel_name, neurons_of
 from snnlib.progress import progress
 from snnlib.results import ROW_COLUMNS
@@ -51,7 +51,11 @@ IMAGE_SMOOTH = ThreatModel("image, smooth encoder", "image", encoder_gradient="s
 
 @dataclass(frozen=True)
 class AttackPlan:
-    """One attack with its numbers. surrogate: "own", or as `parse_surrogate` reads it. None: the attack's default."""
+    """One attack with its numbers. None: the attack's default.
+
+    surrogate: how the attacker differentiates a spike, "own" or as `parse_gradient` reads it. loss: a key of
+    `snnlib.attacks.losses.LOSSES`. eot: gradients averaged per step, for randomised encoders.
+    """
 
     attack: str
     eps: float
@@ -60,11 +64,13 @@ class AttackPlan:
     step_size: float | None = None
     restarts: int | None = None
     surrogate: str = "own"
+    loss: str | None = None
+    eot: int | None = None
 
     def options(self) -> dict:
         """Keyword arguments that go to the attack beside the budget."""
-        given = {"steps": self.steps, "step_size": self.step_size, "restarts": self.restarts}
-        return {name: value for name, value in given.items() if value is not None}
+        names = ("steps", "step_size", "restarts", "loss", "eot")
+        return {name: getattr(self, name) for name in names if getattr(self, name) is not None}
 
     def check(self) -> None:
         """Errors: InputError for an unknown attack, or a number that this attack does not take."""
@@ -102,7 +108,7 @@ def run_attack(
             labels,
             Budget(plan.eps, norm=plan.norm, space=threat.space),
             generator=torch.Generator().manual_seed(seed),
-            gradient=None if plan.surrogate == "own" else parse_surrogate(plan.surrogate),
+            gradient=parse_gradient(plan.surrogate),
             batch_norm=threat.batch_norm,
             **plan.options(),
         )

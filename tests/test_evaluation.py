@@ -259,7 +259,7 @@ def test_predictions_are_those_of_eval_mode_when_the_model_trains():
         (AttackPlan("fgsm", 8), "eps is 8"),
         (AttackPlan("fgsm", 0.1, norm="l1"), "norm is 'l1'"),
         (AttackPlan("pgd", 0.1, steps=0), "steps is 0"),
-        (AttackPlan("fgsm", 0.1, surrogate="tan"), "surrogate is 'tan'"),
+        (AttackPlan("fgsm", 0.1, surrogate="tan"), "gradient is 'tan'"),
         (AttackPlan("fgsm", 0.1, steps=3), "attack .fgsm. takes no steps"),
     ],
 )

@@ -3,15 +3,80 @@
     attack(model, images, labels, budget, *, gradient=None, generator=None, batch_norm="eval", ...)
         -> AttackResult
 
-`Session` is where a further attack plugs in, `losses.LOSSES` a further loss.
+`Session` is where a further attack plugs in, `losses.LOSSES` a further loss, `gradients` another way to differentiate
+a spike.
+
+**What an attack costs.** Per sample, in passes through the network; a backward costs about two forwards. The most is
+paid by a sample that is never fooled; the others leave the batch at the step that fools them.
+
+| attack | forwards | backwards | default |
+|---|---|---|---|
+| `random_noise` | 1 + draws | 0 | 1 draw |
+| `fgsm` | 2 | 1 | |
+| `r_fgsm` | 3 | 1 | |
+| `pgd` | 1 + restarts · (steps + 1) | restarts · steps | 10 steps |
+| `mi_fgsm` | steps + 1 | steps | 10 steps |
+| `apgd`, `sa_pgd` | 1 + restarts · (steps + 1) | restarts · steps | 100 steps |
+| `apgd_targeted` | 1 + targets · (steps + 1) | targets · steps | 100 steps, up to 9 targets |
+| `square` | queries + 2 | 0 | 5000 queries |
+| `spsa` | 1 + steps · (2 · directions + 1) | 0 | 100 steps, 64 directions |
+| `rays` | at most queries + 2 | 0 | 2000 queries |
+| `transfer` | 1 + points | 0 | 1 point; the source's cost is not counted |
+| `bit_flip` | 1 + rounds | 1 + rounds | 50 rounds |
+
+`eot` multiplies all of it. A stand-in gradient (`same_forward` False) adds a forward for every backward. The losses
+"kl" and "targeted_dlr" ask for the clean logits: a forward more, unless the attack scores the clean sample anyway.
+No weight gradients are computed, a static input runs through the first layer once instead of T times, and a batch that
+shrinks does not compile the neuron kernels again.
 """
 
+from snnlib.attacks.apgd import apgd, apgd_targeted
+from snnlib.attacks.bit_flip import bit_flip
 from snnlib.attacks.budget import Budget
+from snnlib.attacks.losses import LOSSES
+from snnlib.attacks.momentum import mi_fgsm
 from snnlib.attacks.noise import random_noise
 from snnlib.attacks.projected_gradient import pgd
+from snnlib.attacks.rays import rays
 from snnlib.attacks.result import AttackResult, concatenate
+from snnlib.attacks.sa_pgd import sa_pgd
 from snnlib.attacks.single_step import fgsm, r_fgsm
+from snnlib.attacks.spsa import spsa
+from snnlib.attacks.square import square
+from snnlib.attacks.transfer import transfer
 
-ATTACKS = {"fgsm": fgsm, "r_fgsm": r_fgsm, "pgd": pgd, "random_noise": random_noise}
+ATTACKS = {
+    "fgsm": fgsm,
+    "r_fgsm": r_fgsm,
+    "pgd": pgd,
+    "mi_fgsm": mi_fgsm,
+    "apgd": apgd,
+    "apgd_targeted": apgd_targeted,
+    "sa_pgd": sa_pgd,
+    "square": square,
+    "spsa": spsa,
+    "rays": rays,
+    "random_noise": random_noise,
+}
+"""Those of the plain signature; `transfer` wants a source, `bit_flip` a budget of flips."""
 
-__all__ = ["ATTACKS", "AttackResult", "Budget", "concatenate", "fgsm", "pgd", "r_fgsm", "random_noise"]
+__all__ = [
+    "ATTACKS",
+    "LOSSES",
+    "AttackResult",
+    "Budget",
+    "apgd",
+    "apgd_targeted",
+    "bit_flip",
+    "concatenate",
+    "fgsm",
+    "mi_fgsm",
+    "pgd",
+    "r_fgsm",
+    "random_noise",
+    "rays",
+    "sa_pgd",
+    "spsa",
+    "square",
+    "transfer",
+]

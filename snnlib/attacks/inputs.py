@@ -70,13 +70,18 @@ def check_logits_shape(logits: Tensor, count: int) -> None:
         )
 
 
-def check_logits(logits: Tensor, labels: Tensor) -> None:
-    """Errors: InputError for logits that are not finite, or labels beyond the classes."""
+def check_logits(logits: Tensor, labels: Tensor, loss: str = "ce", fewest_classes: int = 2) -> None:
+    """Errors: InputError for logits that are not finite, labels beyond the classes, or too few classes for `loss`."""
     if not logits.isfinite().all():
         raise InputError("the model's logits contain NaN or infinity before any step; check its weights")
     if labels.amax() >= logits.shape[1]:
         raise InputError(
             f"labels contain {int(labels.amax())}, but the model has classes 0..{logits.shape[1] - 1}"
+        )
+    if logits.shape[1] < fewest_classes:
+        raise InputError(
+            f"loss {loss!r} needs at least {fewest_classes} classes and the model has {logits.shape[1]}; "
+            "use loss='margin'"
         )
 
 
@@ -86,7 +91,28 @@ def check_count(name: str, value: int) -> None:
         raise InputError(f"{name} is {value!r}; expected a whole number of 1 or more")
 
 
-def check_length(name: str, value: float, at_most: float = sys.float_info.max) -> None:
-    """Errors: InputError unless `value` is a finite number in 0..`at_most`, in pixel units."""
+def check_length(
+    name: str, value: float, at_most: float = sys.float_info.max, unit: str = ", in pixel units"
+) -> None:
+    """Errors: InputError, naming the unit, unless `value` is a finite number in 0..`at_most`."""
     if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= at_most:
-        raise InputError(f"{name} is {value!r}; expected a number in 0..{at_most:.4g}, in pixel units")
+        raise InputError(f"{name} is {value!r}; expected a number in 0..{at_most:.4g}{unit}")
+
+
+def check_flag(name: str, value: bool) -> None:
+    """Errors: InputError unless `value` is True or False."""
+    if not isinstance(value, bool):
+        raise InputError(f"{name} is {value!r}; expected True or False")
+
+
+def check_restarts(restarts: int, batch_norm: str, early_stop: bool = True) -> None:
+    """Errors: InputError unless `restarts` is a count of 1 or more, and 1 where the attack ends at its last point."""
+    check_count("restarts", restarts)
+    if restarts > 1 and batch_norm != "eval":
+        raise InputError(
+            f'restarts is {restarts} with batch_norm="{batch_norm}"; that protocol has one start; set 1'
+        )
+    if restarts > 1 and not early_stop:
+        raise InputError(
+            f"restarts is {restarts} with early_stop=False, which returns the last point of one start; set restarts=1"
+        )

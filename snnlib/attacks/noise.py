@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from snnlib.attacks.budget import Budget
+from snnlib.attacks.gradients import SpikeGradient
 from snnlib.attacks.inputs import check_count
 from snnlib.attacks.result import AttackResult
 from snnlib.attacks.session import open_session
@@ -19,7 +20,7 @@ def random_noise(
     labels: Tensor,
     budget: Budget,
     *,
-    gradient: Surrogate | None = None,
+    gradient: Surrogate | SpikeGradient | None = None,
     generator: torch.Generator | None = None,
     batch_norm: str = "eval",
     loss: str = "ce",
@@ -41,7 +42,7 @@ def random_noise(
         if session.fixed_batch:
             session.settle(budget.random_start(session.origin, session.generators(0)), step=1)
             return session.result()
-        session.record(session.origin, step=0)
+        session.record_clean()
         for draw in range(draws):
             if len(session.active) == 0:
                 break

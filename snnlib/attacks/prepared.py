@@ -5,24 +5,54 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 
-from torch import nn
+from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from snnlib.attacks.gradients import SpikeGradient, SpikeRule, bptt
 from snnlib.errors import InputError
-from snnlib.neurons.modules import attacker_surrogate, neurons_of
 from snnlib.neurons.surrogates import Surrogate
 
 BATCH_NORM_MODES = ("eval", "train", "train-and-keep")
 
 
 class PreparedModel:
-    """A model during an attack: all modules in eval, except BatchNorm where the threat model says train."""
+    """A model during an attack: all modules in eval, except BatchNorm where the threat model says train.
 
-    def __init__(self, model: nn.Module, batch_norm: str) -> None:
+    same_forward: the model computes the deployed function all the time, so one pass gives score and gradient. False
+    (the ReLU proxy): outside `differentiable()` it is the deployed network, inside it is the stand-in.
+    """
+
+    def __init__(self, model: nn.Module, batch_norm: str, gradient: SpikeGradient | None = None) -> None:
         self.model = model
         self.batch_norm = batch_norm
+        self.same_forward = gradient is None or gradient.same_forward
+        self.rule: SpikeRule | None = None
+        self._gradient = gradient
         self._batch_norms = [module for module in model.modules() if isinstance(module, _BatchNorm)]
         self._own_statistics = [dict(module.named_buffers(recurse=False)) for module in self._batch_norms]
+
+    @contextmanager
+    def differentiable(self) -> Iterator[None]:
+        """Inside, the model is what the attacker differentiates; success is never judged in here.
+
+        Changes nothing where `same_forward`, which is so for every gradient but a proxy.
+        """
+        if self.same_forward:
+            yield
+        else:
+            with self._gradient.applied(self.model):
+                yield
+
+    def active(self, index: Tensor, repeat: bool = False) -> None:
+        """Say which samples the following passes hold, so that a state per sample can follow them.
+
+        index: `[n]` int64, ascending positions of these samples in the batch that the attack began with; a subset of
+        those named before, because samples leave an attack and never come back. In force until the next call.
+        repeat: the points are those of the pass before (further draws of an EOT average): running statistics are used
+        and not moved. Only `adaptive_sharpness` listens. Never called: the batch is taken as fixed.
+        """
+        if self.rule is not None:
+            self.rule.active(index, repeat)
 
     def switch_modes(self) -> None:
         for module in self.model.modules():
@@ -54,32 +84,36 @@ class PreparedModel:
 
 @contextmanager
 def prepared(
-    model: nn.Module, *, gradient: Surrogate | None = None, batch_norm: str = "eval"
+    model: nn.Module, *, gradient: Surrogate | SpikeGradient | None = None, batch_norm: str = "eval"
 ) -> Iterator[PreparedModel]:
     """Prepare `model` for an attack; on leaving, also by an exception, it is what it was.
 
     Restored: the training flag of each module, the BatchNorm buffers (not for "train-and-keep"),
-    `requires_grad` of each parameter, and each neuron's surrogate. `.grad` is never written, because weight
+    `requires_grad` of each parameter, and how each neuron is differentiated. `.grad` is never written, because weight
     gradients are off inside.
 
-    gradient: the surrogate by which the attacker differentiates spikes; None = the model's own.
+    gradient: how the attacker differentiates spikes, see `snnlib.attacks.gradients`; a surrogate stands for `bptt` with
+    it; None = the model's own.
     batch_norm: "eval" = running statistics. "train" = statistics of the attacked batch while attacking, all
     other modules in eval. "train-and-keep" = the same, and the running statistics stay where the attack moved
     them.
-    Errors: InputError for an unknown mode, no surrogate, or a surrogate for a model without `snnlib` neurons.
+    Errors: InputError for an unknown mode, no gradient, or a gradient for a model without `snnlib` neurons.
     """
     if batch_norm not in BATCH_NORM_MODES:
         raise InputError(f"batch_norm is {batch_norm!r}; expected one of {', '.join(BATCH_NORM_MODES)}")
-    if gradient is not None and not isinstance(gradient, Surrogate):
+    if isinstance(gradient, Surrogate):
+        gradient = bptt(gradient)
+    if gradient is not None and not isinstance(gradient, SpikeGradient):
         raise InputError(f"gradient is {gradient!r}; expected None or e.g. surrogates.atan(alpha=2.0)")
-    if gradient is not None and not neurons_of(model):
-        raise InputError(f"gradient is {gradient}, but the model has no snnlib neuron; pass gradient=None")
-    lent = PreparedModel(model, batch_norm)
+    lent = PreparedModel(model, batch_norm, gradient)
+    if gradient is not None:
+        gradient.check(model)
     with ExitStack() as on_exit:
         on_exit.callback(lent.restore_statistics)
         on_exit.callback(_set_training_flags, {module: module.training for module in model.modules()})
         on_exit.callback(_set_requires_grad, {weight: weight.requires_grad for weight in model.parameters()})
-        on_exit.enter_context(attacker_surrogate(model, gradient))
+        if gradient is not None and lent.same_forward:
+            lent.rule = on_exit.enter_context(gradient.applied(model))
         lent.switch_modes()
         model.requires_grad_(False)
         yield lent

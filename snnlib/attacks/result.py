@@ -24,7 +24,8 @@ class AttackResult:
     loss: [N] at `adversarial`.
     linf, l2: [N] length of the perturbation, in pixel units, in the attacked space.
     forwards: [N] int64, forward passes that the sample took part in. backwards: [N] int64, gradients taken of
-    the sample's loss; the pass that finds it fooled takes none, though its batch may run on for the others.
+    the sample's loss; the pass that finds it fooled takes none, though its batch may run on for the others (with
+    `eot` above 1 it does, once per draw, as the verdict comes after the last draw).
     zero_gradient: [N] bool, the first gradient taken was exactly 0 everywhere (False where none was taken).
     """
 

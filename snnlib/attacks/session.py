@@ -5,17 +5,19 @@ Every attack is a loop over `Session`; the bookkeeping that a fair evaluation ne
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import cached_property
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from snnlib.attacks.budget import Budget
-from snnlib.attacks.inputs import check_inputs, check_logits, check_logits_shape
-from snnlib.attacks.keyed_noise import KeyedNoise
-from snnlib.attacks.losses import find_loss
+from snnlib.attacks.gradients import SpikeGradient
+from snnlib.attacks.inputs import check_count, check_flag, check_inputs, check_logits, check_logits_shape
+from snnlib.attacks.keyed_noise import KeyedNoise, controlled_draws
+from snnlib.attacks.losses import Context, find_loss, wrong_classes
 from snnlib.attacks.prepared import PreparedModel, prepared
 from snnlib.attacks.result import AttackResult, checked_result
 from snnlib.errors import InputError
@@ -28,12 +30,25 @@ NO_GRADIENT = (
 )
 
 
+class Visit(NamedTuple):
+    """What a visit to some points tells. stay: [n] positions in the points, of the samples that stay. slope:
+    [n, ...] loss gradient there. loss: [n]."""
+
+    stay: Tensor
+    slope: Tensor
+    loss: Tensor
+
+
 class Session:
     """Tensors are sample-first, `[N, ...]`: an encoded input `[T, N, ...]` is seen as `[N, T, ...]`.
 
     `active` holds the indices of the samples still under attack; points handed in are `[len(active), ...]`.
-    Samples leave it once they are fooled, except where BatchNorm looks at the whole batch (`fixed_batch`).
-    A step waits for the device at most once, to learn who is left.
+    Samples leave it once they are fooled, except where BatchNorm looks at the whole batch or the caller wants every
+    step (`fixed_batch`). A step waits for the device at most once, to learn who is left.
+
+    Whether a sample is fooled is always judged on the deployed network: by the mean logits over `eot` draws of its
+    random numbers (one pass for a network that has none). The gradient is the mean over the same draws; where the
+    attacker differentiates a stand-in (`same_forward` False), it comes from passes of its own.
     """
 
     def __init__(
@@ -45,15 +60,20 @@ class Session:
         *,
         generator: torch.Generator | None,
         loss: str,
+        eot: int,
+        early_stop: bool,
+        use_draw: Callable[[int], None],
     ) -> None:
         self._lent = lent
-        self._loss = find_loss(loss)
+        self._loss_name, self._loss = loss, find_loss(loss)
         self._images = images.detach().clone()
         self._generator = generator
+        self._use_draw, self._passes = use_draw, 0
         self.budget = budget
+        self.eot = eot
         self.labels = labels.to(images.device, torch.int64, copy=True)
         self.origin = self._starting_points()
-        self.fixed_batch = lent.batch_norm != "eval"
+        self.fixed_batch = lent.batch_norm != "eval" or not early_stop
 
         count, device = len(images), images.device
         self.active = torch.arange(count, device=device)
@@ -66,15 +86,37 @@ class Session:
         self._zero_gradient = torch.zeros(count, dtype=torch.bool, device=device)
         self._logits_seen = self._gradient_seen = False
         self._all_finite = torch.ones((), dtype=torch.bool, device=device)
+        self._clean_logits = self._score_clean() if self._loss.needs_clean else None
+        self._targets = None
+        if self._loss.needs_targets:
+            self.aim(1)
 
     @property
     def active_origin(self) -> Tensor:
         """The unperturbed samples still under attack."""
-        return _select(self.origin, self.active)
+        return select(self.origin, self.active)
+
+    @property
+    def classes(self) -> int:
+        """How many classes the model has; for a loss that needs the clean logits."""
+        return self._clean_logits.shape[1]
 
     def generators(self, draw: int) -> list[torch.Generator]:
         """One CPU generator per active sample for the draw number `draw`."""
         return self._noise.generators(self.active, draw)
+
+    def aim(self, rank: int) -> None:
+        """From here on a targeted loss pulls each sample to its `rank`-th strongest wrong class when clean (from 1)."""
+        self._targets = wrong_classes(self._clean_logits, self.labels)[:, rank - 1]
+
+    def record_clean(self) -> None:
+        """Score the unperturbed samples, step 0; the misclassified leave. Free where the loss has asked already."""
+        with torch.no_grad():
+            if self._clean_logits is None:
+                logits, loss = self._score(self.origin)
+            else:
+                logits, loss = self._clean_logits, self._loss_of(self._clean_logits)
+            self._drop_fooled(self.origin, logits, loss, step=0)
 
     def record(self, x: Tensor, step: int) -> Tensor:
         """Score the points `x`, reached after `step` steps; the fooled leave.
@@ -85,29 +127,30 @@ class Session:
             return self._drop_fooled(x, *self._score(x), step)
 
     def record_with_gradient(self, x: Tensor, step: int) -> tuple[Tensor, Tensor]:
-        """`record`, and the loss gradient [len(active), ...] of those who stay, from the same forward pass.
+        """`record`, and the loss gradient [len(active), ...] of those who stay.
 
         With a fixed batch nothing is recorded and everybody stays.
         """
+        return self.visit(x, step)[:2]
+
+    def visit(self, x: Tensor, step: int) -> Visit:
+        """`record_with_gradient`, and the loss [len(active)] of those who stay, at `x`."""
         if self.fixed_batch:
-            return torch.arange(len(x), device=x.device), self.gradient(x)
-        x = x.detach().requires_grad_(True)
-        with torch.enable_grad():
-            logits, loss = self._score(x)
-            stay = self._drop_fooled(x.detach(), logits.detach(), loss.detach(), step)
-            loss_of_stayers = _select(loss, stay)
-        if len(stay) == 0:
-            return stay, x.detach()[:0]
-        return stay, self._counted(_select(self._differentiate(loss_of_stayers, x), stay))
+            return Visit(torch.arange(len(x), device=x.device), *self._slope_and_loss(x))
+        if not self._lent.same_forward:
+            with torch.no_grad():
+                logits, loss = self._score(x)
+            stay = self._drop_fooled(x, logits, loss, step)
+            return Visit(stay, self.gradient(select(x, stay)), select(loss, stay))
+        if self.eot > 1:
+            logits, loss, slope = self._draws_with_gradient(x)
+            stay = self._drop_fooled(x, logits, loss, step)
+            return Visit(stay, select(slope, stay), select(loss, stay))
+        return self._visit_once(x, step)
 
     def gradient(self, x: Tensor) -> Tensor:
         """The loss gradient at `x`, [len(active), ...]; nothing is recorded and nobody leaves."""
-        if len(x) == 0:
-            return x.detach()
-        x = x.detach().requires_grad_(True)
-        with torch.enable_grad():
-            _, loss = self._score(x)
-        return self._counted(self._differentiate(loss, x))
+        return self._slope_and_loss(x)[0]
 
     def settle(self, x: Tensor, step: int) -> None:
         """End the attack at `x` whatever its loss, scored with BatchNorm in eval."""
@@ -146,6 +189,7 @@ class Session:
         images = self._images
         if self.budget.space == "image":
             return images
+        self._use_draw(0)
         with torch.no_grad():
             encoded = self._lent.model.encoder(images)
         if encoded.dim() < 2 or encoded.shape[1] != len(images):
@@ -157,20 +201,71 @@ class Session:
             )
         return encoded.transpose(0, 1).to(images.dtype).contiguous()
 
+    def _score_clean(self) -> Tensor:
+        """Logits of the unperturbed samples with BatchNorm in eval, whatever the threat model says for the attack."""
+        self._lent.freeze_batch_norm()
+        with torch.no_grad():
+            logits = _mean([self._logits(self.origin, draw) for draw in range(self.eot)])
+        self._lent.switch_modes()
+        return logits
+
     def _score(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Logits and per-sample losses of the active samples at `x`."""
+        """Mean logits and mean losses of the active samples at `x`, over the draws."""
+        logits = [self._logits(x, draw) for draw in range(self.eot)]
+        return _mean(logits), _mean([self._loss_of(one) for one in logits])
+
+    def _visit_once(self, x: Tensor, step: int) -> Visit:
+        """One pass for the score and the gradient; the graph is followed only for those who stay."""
+        x = x.detach().requires_grad_(True)
+        with torch.enable_grad():
+            logits, loss = self._score(x)
+            stay = self._drop_fooled(x.detach(), logits.detach(), loss.detach(), step)
+            loss_of_stayers = select(loss, stay)
+        if len(stay) == 0:
+            return Visit(stay, x.detach()[:0], loss.detach()[:0])
+        slope = select(self._differentiate(loss_of_stayers, x), stay)
+        return Visit(stay, self._checked(slope), loss_of_stayers.detach())
+
+    def _slope_and_loss(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        if len(x) == 0:
+            return x.detach(), x.new_zeros(0)
+        with self._lent.differentiable():
+            _, loss, slope = self._draws_with_gradient(x)
+        return slope, loss
+
+    def _draws_with_gradient(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Logits, losses and gradients at `x`, each the mean over the draws; a draw's graph is gone before the next."""
+        x = x.detach().requires_grad_(True)
+        draws = []
+        for draw in range(self.eot):
+            with torch.enable_grad():
+                logits = self._logits(x, draw)
+                loss = self._loss_of(logits)
+            draws.append((logits.detach(), loss.detach(), self._differentiate(loss, x)))
+        logits, losses, slopes = (_mean(values) for values in zip(*draws, strict=True))
+        return logits, losses, self._checked(slopes)
+
+    def _logits(self, x: Tensor, draw: int) -> Tensor:
+        """One pass of the active samples, by the random numbers of the next draw."""
         self.forwards[self.active] += 1
+        self._passes += 1
+        self._use_draw(self._passes)
+        self._lent.active(self.active, repeat=draw > 0)
         if self.budget.space == "encoded":
             logits = self._lent.model.body(x.transpose(0, 1).contiguous())
         else:
             logits = self._lent.model(x)
-        labels = _select(self.labels, self.active)
         check_logits_shape(logits, len(x))
         if not self._logits_seen:
-            check_logits(logits, labels)
+            check_logits(logits, self.labels, self._loss_name, self._loss.fewest_classes)
             self._logits_seen = True
         self._all_finite &= logits.detach().isfinite().all()
-        return logits, self._loss(logits, labels).to(x.dtype)
+        return logits
+
+    def _loss_of(self, logits: Tensor) -> Tensor:
+        known = (self._clean_logits, self._targets)
+        context = Context(*(None if values is None else select(values, self.active) for values in known))
+        return self._loss.function(logits, select(self.labels, self.active), context).to(self.origin.dtype)
 
     def _differentiate(self, loss: Tensor, x: Tensor) -> Tensor:
         """Gradient of the summed losses: a mean would scale a sample's gradient by the size of its batch."""
@@ -181,25 +276,25 @@ class Session:
             raise InputError(
                 NO_GRADIENT.format(space="images" if self.budget.space == "image" else "encoded input")
             )
+        self.backwards[self.active] += 1
         return gradient
 
-    def _counted(self, gradient: Tensor) -> Tensor:
-        """Book the gradients of the active samples, and who of them had none at the first."""
-        self.backwards[self.active] += 1
-        self._all_finite &= gradient.isfinite().all()
+    def _checked(self, slope: Tensor) -> Tensor:
+        """Note whether the gradients of the active samples are finite, and who of them had none at the first."""
+        self._all_finite &= slope.isfinite().all()
         if not self._gradient_seen:
-            self._zero_gradient[self.active] = (gradient == 0).flatten(1).all(1)
+            self._zero_gradient[self.active] = (slope == 0).flatten(1).all(1)
             self._gradient_seen = True
-        return gradient
+        return slope
 
     def _is_fooled(self, logits: Tensor) -> Tensor:
-        return logits.argmax(1) != _select(self.labels, self.active)
+        return logits.argmax(1) != select(self.labels, self.active)
 
     def _drop_fooled(self, x: Tensor, logits: Tensor, loss: Tensor, step: int) -> Tensor:
         fooled = self._is_fooled(logits)
         self._write(x, loss, fooled, step)
         stay = (~fooled).nonzero().squeeze(1)
-        self.active = _select(self.active, stay)
+        self.active = select(self.active, stay)
         return stay
 
     def _write(self, x: Tensor, loss: Tensor, fooled: Tensor, step: int, everywhere: bool = False) -> None:
@@ -213,9 +308,13 @@ class Session:
         self._first_successful_step[index] = torch.where(fooled, step, -1)
 
 
-def _select(values: Tensor, positions: Tensor) -> Tensor:
+def select(values: Tensor, positions: Tensor) -> Tensor:
     """`values[positions]` for ascending positions; without a copy when that is everything."""
     return values if len(positions) == len(values) else values.index_select(0, positions)
+
+
+def _mean(draws: Sequence[Tensor]) -> Tensor:
+    return draws[0] if len(draws) == 1 else torch.stack(draws).mean(0)
 
 
 @contextmanager
@@ -224,19 +323,39 @@ def open_session(
     images: Tensor,
     labels: Tensor,
     budget: Budget,
-    gradient: Surrogate | None,
+    gradient: Surrogate | SpikeGradient | None,
     generator: torch.Generator | None,
     batch_norm: str,
     loss: str = "ce",
+    *,
+    eot: int = 1,
+    early_stop: bool = True,
 ) -> Iterator[Session]:
-    """Check the inputs, prepare the model, and give both back on leaving (see `prepared`).
+    """Check the inputs, prepare the model, and give both back on leaving (see `prepared`, `controlled_draws`).
 
+    eot: draws of the model's random numbers over which logits and gradients are averaged. With few, a randomised
+    network that is judged at every step is fooled by an unlucky draw sooner or later: raise it until success stops
+    falling. early_stop: False keeps everybody in until `settle`.
     Works under `torch.no_grad()` and `torch.inference_mode()` too.
     """
     check_inputs(model, images, labels, budget, generator)
+    check_count("eot", eot)
+    check_flag("early_stop", early_stop)
+    find_loss(loss)
     with (
         torch.inference_mode(False),
         torch.no_grad(),
         prepared(model, gradient=gradient, batch_norm=batch_norm) as lent,
+        controlled_draws(model, generator, images.device) as use_draw,
     ):
-        yield Session(lent, images, labels, budget, generator=generator, loss=loss)
+        yield Session(
+            lent,
+            images,
+            labels,
+            budget,
+            generator=generator,
+            loss=loss,
+            eot=eot,
+            early_stop=early_stop,
+            use_draw=use_draw,
+        )

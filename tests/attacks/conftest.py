@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import inspect
+from collections.abc import Callable
+from functools import partial
 from types import SimpleNamespace
 
 import pytest
@@ -79,15 +82,43 @@ def convolutional(dtype: torch.dtype = torch.float64) -> nn.Module:
     return model.to(dtype).train()
 
 
-def images_for(model: nn.Module, count: int, dtype: torch.dtype = torch.float64) -> tuple[Tensor, Tensor]:
+class Sine(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return x.sin()
+
+
+def wavy() -> nn.Module:
+    """Images [N, 2, 4, 4] to 4 classes, float64: a rugged loss on which the steps of an attack matter."""
+    with torch.random.fork_rng():
+        torch.manual_seed(1)
+        model = nn.Sequential(nn.Flatten(), nn.Linear(32, 48), Sine(), nn.Linear(48, 4)).double()
+        model[1].weight.data *= 15
+        model[3].weight.data *= 4
+    return model
+
+
+def images_for(
+    model: nn.Module, count: int, dtype: torch.dtype = torch.float64, size: int = 8
+) -> tuple[Tensor, Tensor]:
     """Images in [0, 1] with the labels that the model gives them in eval."""
-    images = torch.rand(count, 2, 8, 8, dtype=dtype, generator=torch.Generator().manual_seed(count))
+    images = torch.rand(count, 2, size, size, dtype=dtype, generator=torch.Generator().manual_seed(count))
     flags = {module: module.training for module in model.modules()}
     with torch.no_grad():
         labels = model.eval()(images).argmax(1)
     for module, training in flags.items():
         module.training = training
     return images, labels
+
+
+@pytest.fixture
+def brief() -> Callable[[Callable], Callable]:
+    """A function that gives back an attack with three steps, queries or draws where its default is more."""
+
+    def shorten(attack: Callable) -> Callable:
+        parameters = inspect.signature(attack).parameters
+        return partial(attack, **{name: 3 for name in ("steps", "queries") if name in parameters})
+
+    return shorten
 
 
 @pytest.fixture
@@ -98,6 +129,7 @@ def toys() -> SimpleNamespace:
         Blind=Blind,
         Encoded=Encoded,
         convolutional=convolutional,
+        wavy=wavy,
         images_for=images_for,
     )
 

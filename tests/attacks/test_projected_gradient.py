@@ -9,20 +9,23 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from snnlib.attacks import Budget, concatenate, fgsm, pgd, random_noise
+from snnlib.attacks.keyed_noise import KeyedNoise
 from snnlib.errors import InputError
+from snnlib.models import build_model
+from snnlib.neurons import compilations
 
 
-@pytest.mark.parametrize("random_start", [False, True])
-def test_pgd_reaches_the_linf_optimum_when_model_is_linear(random_start, sure_linear):
+@pytest.mark.parametrize("start", ["none", "uniform", "gaussian"])
+def test_pgd_reaches_the_linf_optimum_when_model_is_linear(start, sure_linear):
     toy = sure_linear
-    result = pgd(toy.model, toy.images, toy.labels, Budget(0.1), random_start=random_start)
+    result = pgd(toy.model, toy.images, toy.labels, Budget(0.1), start=start)
     torch.testing.assert_close(result.adversarial, toy.images - 0.1 * toy.weights.sign())
 
 
 def test_pgd_reaches_the_l2_optimum_when_model_is_linear(sure_linear):
     toy, budget = sure_linear, Budget(0.1, norm="l2")
     optimum = toy.images - 0.1 * toy.weights / toy.weights.norm()
-    without = pgd(toy.model, toy.images, toy.labels, budget, random_start=False)
+    without = pgd(toy.model, toy.images, toy.labels, budget, start="none")
     torch.testing.assert_close(without.adversarial, optimum)
     # From a random start the sideways part shrinks by about 1/1.25 a step, until float32 sees no gain.
     with_start = pgd(toy.model, toy.images, toy.labels, budget, steps=60, step_size=0.025)
@@ -35,7 +38,7 @@ def test_each_sample_leaves_at_its_own_step_when_it_is_fooled(toys):
     model = toys.Counting(toys.Linear(torch.ones(1, 1, 1), -0.5))
     images = torch.tensor([0.4, 0.52, 0.62, 0.9]).view(4, 1, 1, 1)
     labels = torch.ones(4, dtype=torch.int64)
-    result = pgd(model, images, labels, Budget(0.2), steps=4, step_size=0.05, random_start=False)
+    result = pgd(model, images, labels, Budget(0.2), steps=4, step_size=0.05, start="none")
     assert result.first_successful_step.tolist() == [0, 1, 3, -1]
     assert result.success.tolist() == [True, True, True, False]
     torch.testing.assert_close(result.adversarial.flatten(), torch.tensor([0.4, 0.47, 0.47, 0.7]))
@@ -68,10 +71,71 @@ def test_best_iterate_is_returned_when_later_ones_have_lower_loss(toys):
     # 0.3 → 0.38 → 0.46 → 0.38 ...: the best visited is 0.38, whichever comes last.
     for steps in (1, 2, 3, 4):
         result = pgd(
-            Bowl(), images, torch.tensor([1]), Budget(0.3), steps=steps, step_size=0.08, random_start=False
+            Bowl(), images, torch.tensor([1]), Budget(0.3), steps=steps, step_size=0.08, start="none"
         )
         assert result.adversarial.item() == pytest.approx(0.38)
         assert result.loss.item() == pytest.approx(math.log1p(math.exp(-3.2)), rel=1e-5)
+
+
+@pytest.mark.parametrize("start", ["uniform", "gaussian", "none"])
+@pytest.mark.parametrize("loss", ["ce", "margin"])
+def test_every_sample_makes_every_step_and_ends_at_its_last_when_nobody_may_leave(loss, start, toys):
+    model = toys.wavy()
+    images, labels = toys.images_for(model, 12, size=4)
+    labels[:4] = (labels[:4] + 1) % 4
+    recorded = toys.Counting(model)
+    result = pgd(
+        recorded, images, labels, Budget(0.03), steps=7, step_size=0.01, start=start, loss=loss, early_stop=False
+    )
+    noise = KeyedNoise(images, None).generators(torch.arange(12), 0)
+    x = images
+    if start == "uniform":
+        x = images + torch.stack([0.03 * (2 * torch.rand(2, 4, 4, dtype=x.dtype, generator=g) - 1) for g in noise])
+    if start == "gaussian":
+        x = images + 0.001 * torch.stack([torch.randn(2, 4, 4, dtype=x.dtype, generator=g) for g in noise])
+    x = x.clamp(0, 1)
+    for _ in range(7):
+        x = x.detach().requires_grad_()
+        logits = model(x)
+        own = logits.gather(1, labels.view(-1, 1))[:, 0]
+        rival = logits.masked_fill(torch.nn.functional.one_hot(labels, 4).bool(), -torch.inf).amax(1)
+        objective = {"ce": logits.logsumexp(1) - own, "margin": rival - own}[loss]
+        x = (x + 0.01 * torch.autograd.grad(objective.sum(), x)[0].sign()).detach()
+        x = (images + (x - images).clamp(-0.03, 0.03)).clamp(0, 1)
+    torch.testing.assert_close(result.adversarial, x, rtol=0, atol=1e-12)
+    wrong = model(x).argmax(1) != labels
+    assert torch.equal(result.success, wrong) and wrong.any()
+    assert torch.equal(result.first_successful_step, torch.where(wrong, 7, -1))
+    assert (result.forwards == 8).all() and (result.backwards == 7).all() and recorded.samples == 12 * 8
+
+
+def test_divergence_from_the_clean_output_grows_where_trades_looks_for_it(toys):
+    model = toys.wavy()
+    images, labels = toys.images_for(model, 24, size=4)
+    options = {"loss": "kl", "start": "gaussian", "early_stop": False}
+    short, long = (pgd(model, images, labels, Budget(0.02), steps=k, step_size=0.005, **options) for k in (1, 8))
+    clean, moved = model(images).softmax(1), model(long.adversarial).softmax(1)
+    expected = (clean * (clean.log() - moved.log())).sum(1)
+    torch.testing.assert_close(long.loss, expected.detach())
+    assert long.loss.mean() > 2 * short.loss.mean() > 0
+    swapped = pgd(model, images, (labels + 1) % 4, Budget(0.02), steps=8, step_size=0.005, **options)
+    assert torch.equal(swapped.adversarial, long.adversarial), "the labels play no part"
+
+
+def test_compiled_neurons_are_not_compiled_again_when_the_batch_shrinks():
+    model = build_model("sew_resnet18", 4, 3, encoder="direct", pool="avg", width=4, threshold=0.3, seed=1)
+    images = torch.rand(24, 3, 16, 16, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        labels = model.train()(images).argmax(1)
+        labels = model.eval()(images).argmax(1)
+    sizes = set()
+    hook = model.body.fc.register_forward_pre_hook(lambda layer, inputs: sizes.add(len(inputs[0]) // 3))
+    pgd(model, images, labels, Budget(1e-5), steps=1)
+    before = compilations()
+    result = pgd(model, images, labels, Budget(0.03), steps=6, step_size=0.002)
+    hook.remove()
+    assert len(sizes) >= 4 and result.success.any(), "the batch did shrink, step by step"
+    assert compilations() == before
 
 
 class OnePixel(torch.nn.Module):
@@ -93,7 +157,7 @@ def test_fooling_point_is_returned_when_an_earlier_one_had_a_higher_loss():
         return first, torch.where(moved, 2.2, 0.0), torch.where(moved, -9.0, 0.0)
 
     images = torch.full((1, 1, 1, 1), 0.5)
-    result = pgd(OnePixel(logits), images, torch.tensor([0]), Budget(0.1), steps=1, random_start=False)
+    result = pgd(OnePixel(logits), images, torch.tensor([0]), Budget(0.1), steps=1, start="none")
     assert result.success.item() and result.adversarial.item() == pytest.approx(0.4)
     assert result.loss.item() == pytest.approx(0.8, abs=0.02)
 
@@ -103,7 +167,7 @@ def test_zero_gradient_speaks_of_the_first_gradient_when_later_ones_vanish():
         return 3 + (pixel - 0.45).relu(), 0 * pixel, 0 * pixel
 
     images = torch.tensor([0.5, 0.4]).view(2, 1, 1, 1)
-    options = {"steps": 3, "step_size": 0.08, "random_start": False}
+    options = {"steps": 3, "step_size": 0.08, "start": "none"}
     result = pgd(OnePixel(logits), images, torch.tensor([0, 0]), Budget(0.2), **options)
     assert result.zero_gradient.tolist() == [False, True] and result.backwards.tolist() == [3, 3]
 
@@ -236,9 +300,15 @@ def test_points_stay_in_ball_and_box_when_images_touch_the_borders(norm, toys):
         ({"restarts": 0}, "restarts is 0"),
         ({"step_size": -1.0}, "step_size is -1.0"),
         ({"step_size": float("inf")}, "step_size is inf"),
-        ({"restarts": 2, "random_start": False}, "restarts is 2 without a random start"),
+        ({"restarts": 2, "start": "none"}, "restarts is 2 without a random start"),
         ({"restarts": 2, "batch_norm": "train"}, 'restarts is 2 with batch_norm="train"'),
-        ({"loss": "hinge"}, "loss is 'hinge'; expected one of ce"),
+        ({"restarts": 2, "early_stop": False}, "restarts is 2 with early_stop=False"),
+        ({"loss": "hinge"}, "loss is 'hinge'; expected one of ce, margin, dlr, targeted_dlr, kl"),
+        ({"start": "corner"}, "start is 'corner'; expected one of uniform, gaussian, none"),
+        ({"start": True}, "start is True; expected one of"),
+        ({"start": "none", "loss": "kl"}, "loss 'kl' has no gradient at the clean sample"),
+        ({"early_stop": "no"}, "early_stop is 'no'; expected True or False"),
+        ({"eot": 0}, "eot is 0"),
     ],
 )
 def test_pgd_refuses_in_one_line_when_a_parameter_does_not_fit(options, message, sure_linear):

@@ -3,15 +3,34 @@
 from __future__ import annotations
 
 import copy
+from contextlib import contextmanager
 
 import pytest
 import torch
 from torch import nn
 
-from snnlib.attacks import ATTACKS, Budget, concatenate, fgsm, pgd, r_fgsm, random_noise
+from snnlib.attacks import (
+    ATTACKS,
+    Budget,
+    apgd,
+    apgd_targeted,
+    concatenate,
+    fgsm,
+    mi_fgsm,
+    pgd,
+    r_fgsm,
+    random_noise,
+    rays,
+    sa_pgd,
+    spsa,
+    square,
+)
+from snnlib.attacks.gradients import SpikeGradient
+from snnlib.attacks.prepared import PreparedModel
 from snnlib.attacks.result import checked_result
-from snnlib.attacks.session import open_session
+from snnlib.attacks.session import Session, open_session
 from snnlib.errors import InputError
+from snnlib.neurons import LIF
 
 
 class Returns(nn.Module):
@@ -30,6 +49,14 @@ def two_logits(x):
     return torch.stack([score, -score], 1)
 
 
+FEWER = {
+    square: {"queries": 60},
+    rays: {"queries": 80},
+    spsa: {"steps": 6, "directions": 10, "step_size": 0.004},
+    apgd: {"steps": 5},
+    apgd_targeted: {"steps": 5},
+    sa_pgd: {"steps": 5},
+}
 IMAGES, LABELS = torch.full((3, 1, 2, 2), 0.5), torch.zeros(3, dtype=torch.int64)
 BAD_INPUTS = {
     "eps for budget": ({"budget": 0.1}, "budget is 0.1"),
@@ -73,7 +100,7 @@ def test_attack_refuses_in_one_line_when_an_input_does_not_fit(change, message, 
     assert str(error.value).startswith(message) and "\n" not in str(error.value)
 
 
-@pytest.mark.parametrize("attack", [fgsm, r_fgsm, pgd])
+@pytest.mark.parametrize("attack", [fgsm, r_fgsm, pgd, mi_fgsm, apgd, sa_pgd])
 @pytest.mark.parametrize(
     "function", [lambda x: two_logits(x.detach()), lambda x: two_logits((x > 0.4) * 1.0)]
 )
@@ -99,7 +126,7 @@ def test_inputs_are_left_alone_when_attacked(attack, toys):
     images, labels = toys.images_for(model, 5)
     labels = labels.to(torch.int32)
     before = images.clone(), labels.clone()
-    result = attack(model, images, labels, Budget(0.05))
+    result = attack(model, images, labels, Budget(0.05), **FEWER.get(attack, {}))
     assert torch.equal(images, before[0]) and torch.equal(labels, before[1]) and not images.requires_grad
     assert result.adversarial.data_ptr() != images.data_ptr() and len(result) == 5
 
@@ -110,7 +137,7 @@ def test_forwards_add_up_to_what_the_model_saw_when_samples_leave(attack, toys):
     images, labels = toys.images_for(inner, 16)
     labels[:3] = (labels[:3] + 1) % 4
     model = toys.Counting(inner)
-    result = attack(model, images, labels, Budget(0.02))
+    result = attack(model, images, labels, Budget(0.02), **FEWER.get(attack, {}))
     assert model.samples == result.forwards.sum()
     assert result.success.any() and not result.success.all()
     assert (result.first_successful_step[:3] == 0).all() and (result.forwards[:3] == 1).all()
@@ -193,7 +220,7 @@ def test_train_mode_protocol_equals_a_plain_loop_when_batch_norm_trains(steps, b
         Budget(eps),
         steps=steps,
         step_size=step_size,
-        random_start=False,
+        start="none",
         batch_norm=batch_norm,
     )
     torch.testing.assert_close(result.adversarial, x)
@@ -258,3 +285,74 @@ def test_joined_batches_equal_the_whole_when_concatenated(toys):
         concatenate([])
     with pytest.raises(InputError, match="2 different budgets"):
         concatenate([whole, fgsm(model, images, labels, Budget(0.04))])
+
+
+class OtherFunction(SpikeGradient):
+    """A stand-in for the whole model: inside, `model` answers with logits of the other sign of slope."""
+
+    same_forward = False
+    family = "other_function"
+
+    @contextmanager
+    def applied(self, model):
+        model.stand_in = True
+        try:
+            yield
+        finally:
+            model.stand_in = False
+
+
+class Deployed(nn.Module):
+    """Label 1, right while the mean pixel is above 0.4. Its own gradient is 0; the stand-in's shows the way down."""
+
+    def __init__(self):
+        super().__init__()
+        self.neuron = LIF()
+        self.stand_in, self.asked = False, []
+
+    def forward(self, x):
+        self.asked.append((self.stand_in, len(x)))
+        mean = x.flatten(1).mean(1)
+        score = 100 + mean if self.stand_in else (mean - 0.4).sign().detach() + 0 * mean
+        return torch.stack([0 * score, score], 1)
+
+
+@pytest.mark.parametrize("eot", [1, 2])
+def test_stand_in_gives_the_gradient_and_the_deployed_network_the_verdict_when_they_differ(eot):
+    model = Deployed()
+    images = torch.tensor([0.45, 0.3, 0.8]).view(3, 1, 1, 1)
+    labels = torch.ones(3, dtype=torch.int64)
+    options = {"steps": 3, "step_size": 0.04, "start": "none", "eot": eot, "loss": "margin"}
+    with_own = pgd(model, images, labels, Budget(0.1), **options)
+    assert with_own.success.tolist() == [False, True, False] and with_own.zero_gradient[[0, 2]].all()
+    model.asked.clear()
+    result = pgd(model, images, labels, Budget(0.1), gradient=OtherFunction(), **options)
+    # Scored, then differentiated by the stand-in those who stay: 0.45 → 0.41 → 0.37; 0.8 → 0.76 → 0.72 → 0.7.
+    assert result.success.tolist() == [True, True, False] and result.first_successful_step.tolist() == [2, 0, -1]
+    torch.testing.assert_close(result.adversarial.flatten(), torch.tensor([0.37, 0.3, 0.8]))
+    passes = [(False, 3), (True, 2), (False, 2), (True, 2), (False, 2), (True, 1), (False, 1)]
+    assert model.asked == [one for one in passes for _ in range(eot)]
+    assert result.forwards.tolist() == [5 * eot, 1 * eot, 7 * eot]
+    assert result.backwards.tolist() == [2 * eot, 0, 3 * eot]
+    assert not result.zero_gradient.any() and not model.stand_in
+
+
+def test_samples_still_under_attack_are_announced_before_every_pass(toys):
+    class Listener(PreparedModel):
+        def active(self, index, repeat=False):
+            heard.append((index.tolist(), repeat))
+
+    heard = []
+    model = toys.Linear(torch.ones(1, 1, 1), -0.5)
+    images = torch.tensor([0.4, 0.52, 0.9]).view(3, 1, 1, 1)
+    lent = Listener(model, "eval")
+    session = Session(
+        lent, images, torch.ones(3, dtype=torch.int64), Budget(0.1), generator=None, loss="ce", eot=2, early_stop=True,
+        use_draw=lambda number: None,
+    )  # fmt: skip
+    with torch.no_grad():
+        session.record_clean()
+        session.visit(session.active_origin - 0.05, 1)
+        session.gradient(session.active_origin)
+    everyone, two, one = [0, 1, 2], [1, 2], [2]
+    assert heard == [(index, repeat) for index in (everyone, two, one) for repeat in (False, True)]

@@ -7,6 +7,7 @@ import torch
 
 from snnlib.attacks import Budget, fgsm, r_fgsm
 from snnlib.attacks.budget import unit_length
+from snnlib.attacks.keyed_noise import KeyedNoise
 from snnlib.errors import InputError
 
 
@@ -106,3 +107,51 @@ def test_r_fgsm_refuses_when_alpha_does_not_fit(alpha, sure_linear):
     toy = sure_linear
     with pytest.raises(InputError, match="alpha is"):
         r_fgsm(toy.model, toy.images, toy.labels, Budget(0.1), alpha=alpha)
+
+
+def test_r_fgsm_climbs_the_divergence_as_robust_fine_tuning_does(toys):
+    model = toys.wavy()
+    images, labels = toys.images_for(model, 12, size=4)
+    labels[:4] = (labels[:4] + 1) % 4
+    eps, alpha = 0.02, 0.01
+    result = r_fgsm(model, images, labels, Budget(eps), loss="kl", early_stop=False, alpha=alpha)
+    clean = model(images).softmax(1).detach()
+    noise = torch.stack([torch.randn(2, 4, 4, dtype=torch.float64, generator=g) for g in generators_of(images)])
+    x = (images + alpha * noise.sign()).clamp(0, 1).requires_grad_()
+    divergence = (clean * (clean.log() - model(x).log_softmax(1))).sum(1)
+    slope = torch.autograd.grad(divergence.sum(), x)[0]
+    step = x.detach() + (eps - alpha) * slope.sign()
+    expected = (images + (step - images).clamp(-eps, eps)).clamp(0, 1)
+    torch.testing.assert_close(result.adversarial, expected, rtol=0, atol=1e-12)
+    assert (result.forwards == 3).all() and (result.backwards == 1).all(), "also the four that were wrong at first"
+
+
+def generators_of(images):
+    return KeyedNoise(images, None).generators(torch.arange(len(images)), 0)
+
+
+def test_misclassified_samples_are_perturbed_too_when_nobody_may_leave(toys):
+    model = toys.wavy()
+    images, labels = toys.images_for(model, 6, size=4)
+    labels = (labels + 1) % 4
+    for attack in (fgsm, r_fgsm):
+        assert (attack(model, images, labels, Budget(0.01)).linf == 0).all()
+        moved = attack(model, images, labels, Budget(0.01), early_stop=False)
+        assert (moved.linf > 0.009).all() and set(moved.first_successful_step.tolist()) <= {1, -1}
+
+
+@pytest.mark.parametrize(
+    ("attack", "options", "message"),
+    [
+        (fgsm, {"loss": "kl"}, "loss 'kl' has no gradient at the clean sample"),
+        (r_fgsm, {"loss": "kl", "alpha": 0}, "loss 'kl' has no gradient at the clean sample"),
+        (fgsm, {"loss": "hinge"}, "loss is 'hinge'; expected one of ce, margin, dlr, targeted_dlr, kl"),
+        (r_fgsm, {"loss": "hinge"}, "loss is 'hinge'"),
+        (fgsm, {"eot": 0}, "eot is 0"),
+        (r_fgsm, {"early_stop": 1}, "early_stop is 1; expected True or False"),
+    ],
+)
+def test_single_step_refuses_in_one_line_when_a_parameter_does_not_fit(attack, options, message, sure_linear):
+    with pytest.raises(InputError) as error:
+        attack(sure_linear.model, sure_linear.images, sure_linear.labels, Budget(0.1), **options)
+    assert str(error.value).startswith(message) and "\n" not in str(error.value)
