@@ -1,0 +1,127 @@
+"""Surrogates chosen during the attack against the fixed ensemble: who falls, and at how many passes (claim Q1)."""
+
+from __future__ import annotations
+
+import pandas as pd
+
+from snnlib.adaptive_rows import adaptive_rows
+from snnlib.attacks.adaptive import STEPS
+from snnlib.attacks.ensemble import MEMBERS
+from snnlib.cache import code_digest, load_or_make_rows
+from snnlib.code_imports import imports_of
+from snnlib.evaluation import IMAGE
+from snnlib.experiments.common import TrainedNetwork, attacked_images
+from snnlib.experiments.luu2025_verdicts import Judgement, judge
+from snnlib.experiments.ozdenizci2024_sizes import ConversionSize
+from snnlib.results import SAMPLE_KEY
+
+SHARE_OF_PASSES = 1 / 3
+"""Q1: passes that the adaptive ensemble may take, relative to the fixed one's."""
+CELL = ["model", "seed", "eps255"]
+
+
+def adaptive(item: TrainedNetwork, size: ConversionSize, levels: tuple[int, ...]) -> pd.DataFrame:
+    """Rows of the adaptive ensemble on the chapter's attacked images, at each level of eps (1/255)."""
+    image_set = attacked_images(size.profile, item.splits)
+    steps = STEPS if size.profile.name != "smoke" else 3
+    parts = []
+    for level in levels:
+
+        def make(level: int = level) -> pd.DataFrame:
+            return adaptive_rows(
+                item.model,
+                image_set,
+                IMAGE,
+                level / 255,
+                run=item.run,
+                model_name=item.network.label,
+                dataset=item.splits.name,
+                steps=steps,
+                seed=item.seed,
+                batch_size=size.profile.attack_batch_size,
+                device=item.device,
+            )
+
+        config = {
+            "network": item.run,
+            "label": item.network.label,
+            "eps": level / 255,
+            "steps": steps,
+            "images": len(image_set),
+            "batch_size": size.profile.attack_batch_size,
+            "code": code_digest(*imports_of("snnlib.adaptive_rows", without=("snnlib.attacks",))),
+        }
+        parts.append(load_or_make_rows("adaptive", config, make))
+    return pd.concat(parts, ignore_index=True)
+
+
+def per_sample(rows: pd.DataFrame) -> pd.DataFrame:
+    """One line per network, eps and sample: whether any row broke it, and the passes of all its rows together.
+
+    A pass is one forward or one backward of one sample. Samples that are wrong without attack count as broken.
+    """
+    table = rows.assign(eps255=(255 * rows.eps).round().astype(int), passes=rows.forwards + rows.backwards)
+    grouped = table.groupby([*CELL, *SAMPLE_KEY], sort=True)
+    return grouped.agg(broken=("success", "any"), passes=("passes", "sum")).reset_index()
+
+
+def compare(fixed: pd.DataFrame, adaptive: pd.DataFrame) -> pd.DataFrame:
+    """Per network, seed and eps: failures and passes of both ensembles, and who fell to one alone.
+
+    Columns: model, seed, eps255, samples, fixed_broken, adaptive_broken, only_fixed, only_adaptive (counts),
+    fixed_passes, adaptive_passes (sums), share_of_passes.
+    """
+    both = per_sample(fixed).merge(
+        per_sample(adaptive), on=[*CELL, *SAMPLE_KEY], suffixes=("_fixed", "_adaptive"), validate="one_to_one"
+    )
+    lines = []
+    for cell, group in both.groupby(CELL):
+        passes = {name: int(group[f"passes_{name}"].sum()) for name in ("fixed", "adaptive")}
+        lines.append(
+            dict(zip(CELL, cell, strict=True))
+            | {
+                "samples": len(group),
+                "fixed_broken": int(group.broken_fixed.sum()),
+                "adaptive_broken": int(group.broken_adaptive.sum()),
+                "only_fixed": int((group.broken_fixed & ~group.broken_adaptive).sum()),
+                "only_adaptive": int((group.broken_adaptive & ~group.broken_fixed).sum()),
+                "fixed_passes": passes["fixed"],
+                "adaptive_passes": passes["adaptive"],
+                "share_of_passes": passes["adaptive"] / passes["fixed"],
+            }
+        )
+    return pd.DataFrame(lines)
+
+
+def broken_by_passes(rows: pd.DataFrame) -> pd.DataFrame:
+    """Share of samples broken within a number of passes: columns model, seed, eps255, passes, broken (0..1).
+
+    A broken sample's passes are all that it took until it fell: in the fixed ensemble the members before the one that
+    broke it, whole, and that one until its success.
+    """
+    samples = per_sample(rows)
+    lines = []
+    for cell, group in samples.groupby(CELL):
+        needed = group[group.broken].passes.sort_values().to_numpy()
+        lines += [
+            dict(zip(CELL, cell, strict=True)) | {"passes": int(passes), "broken": (number + 1) / len(group)}
+            for number, passes in enumerate(needed)
+        ]
+    return pd.DataFrame(lines, columns=[*CELL, "passes", "broken"])
+
+
+def judge_adaptive(table: pd.DataFrame) -> Judgement:
+    """Q1: per network and seed, over all eps together, at least as many failures with a third of the passes at most."""
+    holds, gains, shares = [], [], []
+    for _, group in table.groupby(["model", "seed"]):
+        gain = int(group.adaptive_broken.sum() - group.fixed_broken.sum())
+        share = group.adaptive_passes.sum() / group.fixed_passes.sum()
+        holds.append(bool(gain >= 0 and share <= SHARE_OF_PASSES))
+        gains.append(gain)
+        shares.append(share)
+    gained, most = ", ".join(f"{gain:+d}" for gain in gains), f"{min(shares):.0%} to {max(shares):.0%}"
+    evidence = (
+        f"failures beyond the {len(MEMBERS)} fixed members', per network and seed: {gained} (of {len(table)} x "
+        f"{table.samples.max()} attacked); passes {most} of theirs; claimed: no fewer, with a third at most"
+    )
+    return judge(holds, evidence)
