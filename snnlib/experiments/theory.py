@@ -12,6 +12,7 @@ from dataclasses import asdict, dataclass
 import numpy as np
 import pandas as pd
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from snnlib.cache import code_digest, load_or_make_rows
@@ -87,13 +88,13 @@ SIZES = {
     ),
     "quick": TheorySizes(
         samples=6,
-        ranked=24,
-        draws=32,
+        ranked=30,
+        draws=24,
         steps=4,
         restarts=2,
         nodes=3,
-        relaxed_eps=(0.25, 1, 2, 4, 8),
-        deployed_eps=(1e-4, 0.25, 1, 6),
+        relaxed_eps=(0.25, 1, 3, 8),
+        deployed_eps=(1e-4, 0.25, 6),
         shares=(1 / 64, 1 / 16, 1 / 4, 1.0),
         dosed=6,
         inspected=10,
@@ -171,7 +172,10 @@ def vulnerability_rows(item: TrainedNetwork, profile: Profile, which: str) -> pd
 
 
 def ranking_rows(item: TrainedNetwork, profile: Profile) -> pd.DataFrame:
-    """ρ_adv of the deployed network at the headline eps beside the norms of its surrogate gradient, per sample."""
+    """ρ_adv of the deployed network at the headline eps beside the norms of its surrogate gradient, per sample.
+
+    Climbed and descended from the corner of each attacker's own gradient; no random starts.
+    """
     size = sizes_of(profile)
 
     def make() -> pd.DataFrame:
@@ -182,8 +186,6 @@ def ranking_rows(item: TrainedNetwork, profile: Profile) -> pd.DataFrame:
             HEADLINE_EPS,
             attackers=attackers,
             steps=size.steps,
-            restarts=size.restarts,
-            generator=_generator(item),
         )
         norms = {"l0": l0(function.gradient), "l1_squared": l1(function.gradient).square()}
         norms["l2_squared"] = function.gradient.flatten(1).square().sum(1)
@@ -221,17 +223,23 @@ def dose_rows(item: TrainedNetwork, profile: Profile) -> pd.DataFrame:
 
 
 def constancy_rows(item: TrainedNetwork, profile: Profile) -> pd.DataFrame:
-    """P4's radius, and O5's circulation for the deployed network and its relaxation at 1/255: one row per sample."""
+    """P4's radius, and O5's circulation for the deployed network and its relaxation at 1/255: one row per sample.
+
+    gradient_cosine: between the deployed network's surrogate gradient and the gradient of its relaxation, which read
+    the same surrogate at other membranes.
+    """
     size = sizes_of(profile)
 
     def make() -> pd.DataFrame:
         images, labels = _first(item, profile, size.samples)
         radius = constancy_radius(item.model, images, labels, space=space_of(item))
-        circulation = {}
+        circulation, gradients = {}, []
         for which in (RELAXED, DEPLOYED):
             function, _ = _function(item, images, labels, which)
             result = check_circulation(function, 1 / 255, nodes=2 * size.nodes)
             circulation[f"circulation_{which}"] = result.table.circulation
+            gradients.append(function.gradient.flatten(1))
+        circulation["gradient_cosine"] = F.cosine_similarity(*gradients).cpu().numpy()
         return pd.DataFrame({"radius255": 255 * radius.cpu().numpy()}).assign(**circulation)
 
     return _stored("theory_constancy", item, profile, {}, "snnlib.theory.checks", make)

@@ -11,7 +11,7 @@ from snnlib.experiments import theory_verdicts as verdicts
 from snnlib.theory.measured import ABOVE, BELOW, HOLDS, OPEN, UNDEFINED_CONSTANT
 
 
-def ratio_rows(relaxed, deployed, seeds=(0, 1)):
+def ratio_rows(relaxed, deployed, seeds=(0, 1), missed=0.0):
     """Verdicts of one sample per seed: the relaxation at two eps, the deployed network at a tiny and at 6/255."""
     rows = []
     for number, seed in enumerate(seeds):
@@ -19,6 +19,7 @@ def ratio_rows(relaxed, deployed, seeds=(0, 1)):
         cases += [("deployed", 1e-4, UNDEFINED_CONSTANT, 1.0), ("deployed", 6.0, deployed[number], 0.9)]
         for kind, eps, verdict, error in cases:
             numbers = {"ratio": 9.0, "first_order": 10.0, "upper": 30.0, "linear_error": error}
+            numbers["integral_error"] = missed if kind == "deployed" else 0.0
             rows.append({"model": "a", "seed": seed, "network_is": kind, "eps255": eps, "verdict": verdict, **numbers})
     return pd.DataFrame(rows)
 
@@ -39,6 +40,11 @@ def test_ratio_is_judged_on_the_relaxation_and_on_the_deployed_network(relaxed, 
     assert judgement.verdict == verdict
     assert "linear up to 0.25-0.25/255" in judgement.evidence and "0/0 for 100 % at 0.0001/255" in judgement.evidence
     assert "upper bound over first order 3.0" in judgement.evidence
+
+
+def test_ratio_within_bounds_counts_only_where_the_gradient_is_a_derivative():
+    judgement = verdicts.judge_ratio(ratio_rows((HOLDS, HOLDS), (HOLDS, HOLDS), missed=0.6))
+    assert judgement.verdict == "mixed" and "deployed: derivative for 0 %, refuted for 0 %" in judgement.evidence
 
 
 def test_ratio_needs_both_kinds():
