@@ -46,11 +46,18 @@ class Checkpoint:
         model.load_state_dict(self.model_state)
 
     def restore_optimiser(self, optimiser: torch.optim.Optimizer, model: nn.Module) -> None:
-        """Give `optimiser`, made for the parameters of `model`, the state that it had."""
+        """Give `optimiser`, made for the parameters of `model`, the state that it had.
+
+        A tensor of a parameter's shape gets its layout too: with another one the same update takes other loops, which
+        round differently, and a resumed run would leave the path of an uninterrupted one.
+        """
         state: dict[int, dict[str, Tensor]] = {}
         indices = {name: index for index, name in enumerate(_trainable_names(model))}
+        parameters = dict(model.named_parameters())
         for key, value in self.optimiser_state.items():
             name, _, quantity = key.rpartition("/")
+            if value.shape == parameters[name].shape:
+                value = torch.empty_like(parameters[name], dtype=value.dtype, device="cpu").copy_(value)
             state.setdefault(indices[name], {})[quantity] = value
         optimiser.load_state_dict({**optimiser.state_dict(), "state": state})
 

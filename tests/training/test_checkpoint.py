@@ -49,6 +49,36 @@ def test_next_step_is_the_same_when_restored(tmp_path, kind, options):
     )
 
 
+@pytest.mark.parametrize("kind", [torch.optim.Adam, torch.optim.SGD])
+def test_next_step_is_the_same_when_the_weights_are_channels_last(tmp_path, kind):
+    options = {"fused": True, **({"momentum": 0.9} if kind is torch.optim.SGD else {})}
+
+    def fresh() -> nn.Module:
+        torch.manual_seed(0)
+        body = nn.Sequential(nn.Conv2d(3, 8, 3, padding=1), nn.Conv2d(8, 4, 3, padding=1))
+        return body.to(memory_format=torch.channels_last)
+
+    def step(network: nn.Module, optimiser: torch.optim.Optimizer, number: int) -> None:
+        images = torch.rand(2, 3, 6, 6, generator=torch.Generator().manual_seed(number))
+        optimiser.zero_grad()
+        network(images).square().mean().backward()
+        optimiser.step()
+
+    model, copy = fresh(), fresh()
+    optimiser, copied = (kind(network.parameters(), lr=0.1, **options) for network in (model, copy))
+    for number in range(3):
+        step(model, optimiser, number)
+    save_checkpoint(tmp_path / "c", model, optimiser, {})
+    checkpoint = read_checkpoint(tmp_path / "c")
+    checkpoint.restore_model(copy)
+    checkpoint.restore_optimiser(copied, copy)
+    for number in range(3, 6):
+        step(model, optimiser, number)
+        step(copy, copied, number)
+    ours, theirs = model.state_dict(), copy.state_dict()
+    assert all(torch.equal(ours[name], theirs[name]) for name in ours)
+
+
 def test_bytes_are_equal_when_the_state_is_equal(tmp_path):
     model = small_model()
     optimiser = stepped(model)
