@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pandas as pd
 
 from snnlib.adaptive_rows import adaptive_rows
@@ -12,12 +14,20 @@ from snnlib.code_imports import imports_of
 from snnlib.evaluation import IMAGE
 from snnlib.experiments.common import TrainedNetwork, attacked_images
 from snnlib.experiments.luu2025_verdicts import Judgement, judge
+from snnlib.experiments.ozdenizci2024_attacks import ensemble
 from snnlib.experiments.ozdenizci2024_sizes import ConversionSize
 from snnlib.results import SAMPLE_KEY
 
 SHARE_OF_PASSES = 1 / 3
 """Q1: passes that the adaptive ensemble may take, relative to the fixed one's."""
+FIXED_STEPS = 10
 CELL = ["model", "seed", "eps255"]
+
+
+def fixed(item: TrainedNetwork, size: ConversionSize, levels: tuple[int, ...]) -> pd.DataFrame:
+    """Rows of the 19 members, each with PGD of the published number of steps, whatever the profile's tables use."""
+    steps = size.ensemble_steps if size.profile.name == "smoke" else FIXED_STEPS
+    return ensemble(item, replace(size, ensemble_steps=steps), "pgd", levels)
 
 
 def adaptive(item: TrainedNetwork, size: ConversionSize, levels: tuple[int, ...]) -> pd.DataFrame:
