@@ -1,7 +1,7 @@
 """Sizes of the conversion chapter per profile: what the three profiles mean where the shared ones do not say it.
 
 "paper" holds the hyper-parameters of the authors' code. "quick" keeps method and order of steps and shrinks network,
-data and epochs; its learning rates were chosen on the validation images.
+data and epochs until the series fits into half an hour; its learning rates were set once and not searched.
 """
 
 from __future__ import annotations
