@@ -265,6 +265,7 @@ def test_nothing_to_audit_is_inconclusive_and_no_error():
     report = audit(model, images, (labels + 1) % 4, Budget(EPS), effort=SMALL)
     assert report.correct == report.robust == 0
     assert report.verdict == "inconclusive"
+    assert AuditReport.from_json(report.to_json()) == report
     assert audit(model, images[:5], labels[:5], Budget(EPS), effort=SMALL).verdict == "inconclusive"
 
 

@@ -145,7 +145,7 @@ class Case:
         """How many correct images are in `found` and not in `missed_by`, both `[N]` bool."""
         return int((found & ~missed_by)[self.correct].sum())
 
-    def share(self, count: int) -> float:
+    def share(self, count: float) -> float:
         """`count` as a share of the correct images."""
         return count / max(len(self.correct), 1)
 

@@ -55,10 +55,11 @@ def samples_without_gradient(case: Case) -> Finding:
     """Who has no gradient even of the margin, which no softmax can flatten? And how sparse is it elsewhere?"""
     slopes = case.slopes["margin"].flatten(1)
     silent = int((slopes == 0).all(1).sum())
+    zero_entries = float((slopes == 0).double().mean(1).sum())
     return Finding(
         "samples_without_gradient",
         "gradient of the margin at the correct images, in eval mode",
-        {"samples": silent, "share": case.share(silent), "zero_entries": float((slopes == 0).double().mean())},
+        {"samples": silent, "share": case.share(silent), "zero_entries": case.share(zero_entries)},
         f"samples without any gradient; {GRADES}",
         case.grade(silent),
         "spikes, pools or the encoder cut the gradient: use another surrogate, or search without gradients",
