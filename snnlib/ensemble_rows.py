@@ -14,13 +14,11 @@ from snnlib.attacks.gradients import SpikeGradient
 from snnlib.data import ImageSet
 from snnlib.encoding import encoder_gradient
 from snnlib.errors import InputError
-from snnlib.evaluation import AttackPlan, ThreatModel, crossed_by, predictions
+from snnlib.evaluation import AttackPlan, ThreatModel, crossed_by, described, measured, predictions
 from snnlib.models import Model
-from snnlib.neurons import kernel_name
 from snnlib.progress import progress
 from snnlib.results import ROW_COLUMNS
 
-MEASURED = ("success", "first_successful_step", "loss", "linf", "l2", "forwards", "backwards")
 Attacked = Callable[[Tensor, Tensor], EnsembleResult]
 
 
@@ -90,25 +88,15 @@ def rows_of(
         with encoder_gradient(model, crossed_by(model, threat)):
             outcome = attacked(images, labels)
         for member, part in outcome.by_member.items():
-            measured = {name: getattr(part.result, name).cpu().numpy() for name in MEASURED}
-            parts.append(pd.DataFrame({"sample": index[part.index.cpu()].numpy(), "surrogate": member, **measured}))
+            parts.append(measured(part.result, index[part.index.cpu()]).assign(surrogate=member))
     rows = pd.concat(parts, ignore_index=True)
     sample = rows["sample"].to_numpy()
     rows = rows.assign(
         label=image_set.labels.numpy()[sample],
-        threat_model=threat.name,
-        attack=plan.attack,
-        space=threat.space,
-        batch_norm=threat.batch_norm,
-        norm=plan.norm,
-        eps=plan.eps,
         steps=steps,
-        step_size=float("nan") if plan.step_size is None else plan.step_size,
         restarts=restarts,
-        encoder_gradient=crossed_by(model, threat) or (model.encoder.gradient if threat.space == "image" else ""),
         clean_correct=clean_correct.numpy()[sample],
-        kernel=kernel_name(torch.device(device).type),
-        device=torch.device(device).type,
+        **described(model, threat, plan, device),
         **names,
     )
     return rows[list(ROW_COLUMNS)]

@@ -156,7 +156,7 @@ def attack_rows(
     for index in progress(batches, label=f"{plan.attack} {255 * plan.eps:g}/255 on {model_name}, {threat.name}"):
         images, labels = image_set.batch(index, device), image_set.labels[index].to(device)
         result = run_attack(model, images, labels, threat, plan, seed=seed)
-        parts.append(_measured(result, index))
+        parts.append(measured(result, index))
     own = neurons_of(model)
     rows = pd.concat(parts, ignore_index=True).assign(
         run=run,
@@ -165,25 +165,33 @@ def attack_rows(
         split=split,
         label=image_set.labels.numpy(),
         seed=seed,
-        threat_model=threat.name,
-        attack=plan.attack,
-        space=threat.space,
-        batch_norm=threat.batch_norm,
-        norm=plan.norm,
-        eps=plan.eps,
         steps=plan.repetitions("steps"),
-        step_size=float("nan") if plan.step_size is None else plan.step_size,
         restarts=plan.repetitions("restarts"),
         surrogate=repr(own[0].surrogate) if plan.surrogate == "own" and own else plan.surrogate,
-        encoder_gradient=crossed_by(model, threat) or (model.encoder.gradient if threat.space == "image" else ""),
         clean_correct=clean_correct.numpy(),
-        kernel=kernel_name(torch.device(device).type),
-        device=torch.device(device).type,
+        **described(model, threat, plan, device),
     )
     return rows[list(ROW_COLUMNS)]
 
 
-def _measured(result: AttackResult, index: Tensor) -> pd.DataFrame:
+def measured(result: AttackResult, index: Tensor) -> pd.DataFrame:
+    """The columns of result rows that an attack measures, one row per sample; index: [n] which samples these are."""
     names = ("success", "first_successful_step", "loss", "linf", "l2", "forwards", "backwards")
-    measured = {name: getattr(result, name).cpu().numpy() for name in names}
-    return pd.DataFrame({"sample": index.numpy(), **measured})
+    columns = {name: getattr(result, name).cpu().numpy() for name in names}
+    return pd.DataFrame({"sample": index.numpy(), **columns})
+
+
+def described(model: Model, threat: ThreatModel, plan: AttackPlan, device: str) -> dict:
+    """The columns of result rows that say under what conditions a model was attacked."""
+    return {
+        "threat_model": threat.name,
+        "attack": plan.attack,
+        "space": threat.space,
+        "batch_norm": threat.batch_norm,
+        "norm": plan.norm,
+        "eps": plan.eps,
+        "step_size": float("nan") if plan.step_size is None else plan.step_size,
+        "encoder_gradient": crossed_by(model, threat) or (model.encoder.gradient if threat.space == "image" else ""),
+        "kernel": kernel_name(torch.device(device).type),
+        "device": torch.device(device).type,
+    }

@@ -9,10 +9,9 @@ import pandas as pd
 from snnlib.adaptive_rows import adaptive_rows
 from snnlib.attacks.adaptive import STEPS
 from snnlib.attacks.ensemble import MEMBERS
-from snnlib.cache import code_digest, load_or_make_rows
-from snnlib.code_imports import imports_of
+from snnlib.cache import load_or_make_rows
 from snnlib.evaluation import IMAGE
-from snnlib.experiments.common import TrainedNetwork, attacked_images
+from snnlib.experiments.common import TrainedNetwork, attacked_images, code_of, row_options
 from snnlib.experiments.luu2025_verdicts import Judgement, judge
 from snnlib.experiments.ozdenizci2024_attacks import ensemble
 from snnlib.experiments.ozdenizci2024_sizes import ConversionSize
@@ -38,19 +37,8 @@ def adaptive(item: TrainedNetwork, size: ConversionSize, levels: tuple[int, ...]
     for level in levels:
 
         def make(level: int = level) -> pd.DataFrame:
-            return adaptive_rows(
-                item.model,
-                image_set,
-                IMAGE,
-                level / 255,
-                run=item.run,
-                model_name=item.network.label,
-                dataset=item.splits.name,
-                steps=steps,
-                seed=item.seed,
-                batch_size=size.profile.attack_batch_size,
-                device=item.device,
-            )
+            options = row_options(item, size.profile)
+            return adaptive_rows(item.model, image_set, IMAGE, level / 255, steps=steps, **options)
 
         config = {
             "network": item.run,
@@ -59,7 +47,7 @@ def adaptive(item: TrainedNetwork, size: ConversionSize, levels: tuple[int, ...]
             "steps": steps,
             "images": len(image_set),
             "batch_size": size.profile.attack_batch_size,
-            "code": code_digest(*imports_of("snnlib.adaptive_rows", without=("snnlib.attacks",))),
+            "code": code_of("snnlib.adaptive_rows"),
         }
         parts.append(load_or_make_rows("adaptive", config, make))
     return pd.concat(parts, ignore_index=True)

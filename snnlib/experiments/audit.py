@@ -16,8 +16,7 @@ from torch import Tensor
 from snnlib.attacks import ATTACKS, Budget
 from snnlib.attacks.audit import AuditReport, audit
 from snnlib.attacks.same_function import POOL_GRADIENTS, dense_pool_gradient
-from snnlib.cache import Artifact, code_digest, load_or_make_rows
-from snnlib.code_imports import imports_of
+from snnlib.cache import Artifact, load_or_make_rows
 from snnlib.evaluation import AUTHORS, ENCODED, IMAGE, IMAGE_SMOOTH, predictions
 from snnlib.experiments import luu2025
 from snnlib.experiments.audit_attackers import (
@@ -28,7 +27,7 @@ from snnlib.experiments.audit_attackers import (
     chain_attackers,
     same_function_attackers,
 )
-from snnlib.experiments.common import TrainedNetwork, attacked_images
+from snnlib.experiments.common import TrainedNetwork, attacked_images, code_of
 from snnlib.files import write_atomic
 from snnlib.profiles import Profile
 from snnlib.progress import progress
@@ -41,6 +40,7 @@ STAGES = ("notebook 12", "own", "pool", "encoder", "surrogates", "rules", "losse
 DENSE = f"max pool as {POOL_GRADIENTS[0]}"
 SPACES = {"image": (IMAGE.name, IMAGE_SMOOTH.name), "encoded": (ENCODED.name, AUTHORS.name)}
 """The two threat models, each with the rows of notebook 12 that fall into it: all scored on the deployed network."""
+ROW_KEY = ("model", "seed", "threat_model", "eps255", "dataset", "split")
 
 
 def attacker_rows(
@@ -94,9 +94,6 @@ def attacker_rows(
     if not parts:
         return pd.DataFrame(columns=[*ROW_KEY, "sample", "success", "attacker", "group"])
     return pd.concat(parts, ignore_index=True).assign(**_names(item, space, level))
-
-
-ROW_KEY = ("model", "seed", "threat_model", "eps255", "dataset", "split")
 
 
 def earlier_rows(item: TrainedNetwork, profile: Profile, space: str, level: int) -> pd.DataFrame:
@@ -183,7 +180,7 @@ def pool_zeros(item: TrainedNetwork, profile: Profile) -> pd.DataFrame:
     config = {
         "network": item.run,
         "images": len(chosen),
-        "code": _code("snnlib.sparsity", "snnlib.attacks.same_function"),
+        "code": code_of("snnlib.sparsity", "snnlib.attacks.same_function"),
     }
     rows = load_or_make_rows("pool_zeros", config, make)
     return rows.assign(model=item.network.label, seed=item.seed)
@@ -245,7 +242,7 @@ def audited(item: TrainedNetwork, profile: Profile) -> AuditReport:
         "images": len(image_set),
         "effort": effort,
         "batch_size": profile.attack_batch_size,
-        "code": _code("snnlib.attacks.audit.run", "snnlib.models.build", "snnlib.data.images"),
+        "code": code_of("snnlib.attacks.audit.run", "snnlib.models.build", "snnlib.data.images"),
     }
 
     def make() -> AuditReport:
@@ -287,8 +284,4 @@ def _attack_code(attacker: Attacker) -> str:
     modules = {"square": "snnlib.attacks.square", "transfer": "snnlib.attacks.transfer"}
     module = modules.get(attacker.attack) or ATTACKS[attacker.attack].__module__
     gradients = ("snnlib.attacks.gradients.parse", "snnlib.attacks.same_function", "snnlib.attacks.projected_gradient")
-    return _code(module, *gradients, "snnlib.models.build", "snnlib.data.images")
-
-
-def _code(*modules: str) -> str:
-    return code_digest(*imports_of(*modules, without=("snnlib.attacks",)))
+    return code_of(module, *gradients, "snnlib.models.build", "snnlib.data.images")

@@ -17,11 +17,10 @@ from torch import Tensor, nn
 
 from snnlib.attacks import Budget
 from snnlib.attacks.audit import AuditReport, audit
-from snnlib.cache import code_digest
-from snnlib.code_imports import imports_of
 from snnlib.data import ImageSet, ImageSplits
 from snnlib.experiments.audit import stored_report
 from snnlib.experiments.audit_attackers import SIZES
+from snnlib.experiments.common import code_of
 from snnlib.profiles import Profile
 
 STEPS = 4
@@ -103,7 +102,7 @@ def example_report(framework: str, splits: ImageSplits, profile: Profile, seed: 
         "train": [min(size.example_images, len(splits.train)), size.example_epochs],
         "effort": size.effort,
         "seed": seed,
-        "code": code_digest(*imports_of(__name__, "snnlib.attacks.audit.run", without=("snnlib.attacks",))),
+        "code": code_of(__name__, "snnlib.attacks.audit.run"),
     }
 
     def make() -> AuditReport:

@@ -15,14 +15,13 @@ import torch
 from torch import Tensor
 
 from snnlib.attacks import ATTACKS, AttackResult, Budget, apgd, bit_flip, random_noise, transfer
-from snnlib.cache import code_digest, load_or_make_rows
-from snnlib.code_imports import imports_of
+from snnlib.cache import load_or_make_rows
 from snnlib.data import ImageSet
 from snnlib.encoding import encoder_gradient
 from snnlib.ensemble_rows import ensemble_rows
 from snnlib.evaluation import IMAGE, IMAGE_SMOOTH, AttackPlan, ThreatModel, crossed_by, predictions
 from snnlib.experiments import luu2025, ozdenizci2024
-from snnlib.experiments.common import Network, TrainedNetwork, attack_code, trained
+from snnlib.experiments.common import Network, TrainedNetwork, attack_code, code_of, row_options, trained
 from snnlib.experiments.ozdenizci2024_sizes import conversion_size
 from snnlib.models import Model
 from snnlib.profiles import Profile
@@ -170,7 +169,7 @@ def transfer_rows(target: TrainedNetwork, source: TrainedNetwork, profile: Profi
     size = SIZES[profile.name]
     options = {"attack": TRANSFER_ATTACK, "points": ("best", "last"), "steps": size.transfer_steps}
     attack = functools.partial(transfer, source=source.model, **options)
-    code = [attack_code(TRANSFER_ATTACK), _code("snnlib.attacks.transfer")]
+    code = [attack_code(TRANSFER_ATTACK), code_of("snnlib.attacks.transfer")]
     config = {"attack": "transfer", "source": source.run, "options": options, "code": code}
     rows = _stored(target, profile, Budget(size.transfer_eps / 255), attack, config)
     return rows.assign(eps255=size.transfer_eps, access="transfer", source=source.network.label)
@@ -184,7 +183,7 @@ def flip_rows(item: TrainedNetwork, profile: Profile) -> pd.DataFrame:
             ("bit_flip", bit_flip, {"rounds": size.flip_rounds}),
             ("random_noise", random_noise, {"draws": 1}),
         ):
-            config = {"attack": name, "options": options, "code": _code(attack.__module__)}
+            config = {"attack": name, "options": options, "code": code_of(attack.__module__)}
             budget = Budget(flips, norm="l0", space="encoded")
             rows = _stored(item, profile, budget, functools.partial(attack, **options), config)
             parts.append(rows.assign(flips=flips))
@@ -225,11 +224,9 @@ def _ensemble(item: TrainedNetwork, profile: Profile, eps255: int, standing: lis
     """The members on the samples `standing`: one row per sample and member that ran on it."""
     plan = AttackPlan("pgd", eps255 / 255, steps=SIZES[profile.name].ensemble_steps)
     images, threat = chosen_images(item, profile), _threats(item)[-1]
-    named = {"run": item.run, "model_name": item.network.label, "dataset": item.splits.name, "seed": item.seed}
-    named |= {"batch_size": profile.attack_batch_size, "device": item.device}
 
     def make() -> pd.DataFrame:
-        rows = ensemble_rows(item.model, images.take(standing), threat, plan, **named)
+        rows = ensemble_rows(item.model, images.take(standing), threat, plan, **row_options(item, profile))
         return rows.assign(sample=[standing[place] for place in rows["sample"]])
 
     config = {
@@ -240,7 +237,7 @@ def _ensemble(item: TrainedNetwork, profile: Profile, eps255: int, standing: lis
         "plan": plan.as_config(),
         "threat": vars(threat),
         "batch_size": profile.attack_batch_size,
-        "code": [attack_code("pgd"), _code("snnlib.ensemble_rows")],
+        "code": [attack_code("pgd"), code_of("snnlib.ensemble_rows")],
     }
     rows = load_or_make_rows("white_box", config, make)
     return rows.assign(attack="ensemble", queries=rows.forwards)
@@ -285,7 +282,3 @@ def _rows(
         parts.append(pd.DataFrame({"sample": index.numpy(), **columns}))
     names = {"run": item.run, "model": item.network.label, "seed": item.seed, "dataset": item.splits.name}
     return pd.concat(parts, ignore_index=True).assign(clean_correct=clean_correct.numpy(), split="test", **names)
-
-
-def _code(module: str) -> str:
-    return code_digest(*imports_of(module, without=("snnlib.attacks",)))

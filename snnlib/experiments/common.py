@@ -44,23 +44,30 @@ class TrainedNetwork:
     device: str
 
 
+def code_of(*modules: str, without: tuple[str, ...] = ()) -> str:
+    """Digest of these modules and of all that they import, but for `without` and the registry of attacks.
+
+    A registry leads to every attack: name the module of the one that counts.
+    """
+    return code_digest(*imports_of(*modules, without=("snnlib.attacks", *without)))
+
+
 def training_code(attack: str | None = None) -> str:
     """Digest of the code that decides a trained network; of all attacks only the one that it trains on counts."""
     modules = ["snnlib.models.build", "snnlib.training.loop", "snnlib.data.images"]
     if attack is not None:
         modules.append(ATTACKS[attack].__module__)
-    return code_digest(*imports_of(*modules, without=("snnlib.attacks",)))
+    return code_of(*modules)
 
 
 def attack_code(attack: str) -> str:
     """Digest of the code that decides the rows of an attack; an edit of another attack leaves it as it is."""
-    modules = (ATTACKS[attack].__module__, "snnlib.evaluation", "snnlib.data.images")
-    return code_digest(*imports_of(*modules, without=("snnlib.attacks",)))
+    return code_of(ATTACKS[attack].__module__, "snnlib.evaluation", "snnlib.data.images")
 
 
 def inspection_code() -> str:
     """Digest of the code that reads gradients of a trained network."""
-    return code_digest(*imports_of("snnlib.sparsity", "snnlib.data.images", without=("snnlib.attacks",)))
+    return code_of("snnlib.sparsity", "snnlib.data.images")
 
 
 @functools.lru_cache(maxsize=4)
@@ -131,6 +138,18 @@ def attacked_images(profile: Profile, splits: ImageSplits) -> ImageSet:
     return splits.test.first_per_class(profile.attacked_per_class)
 
 
+def row_options(item: TrainedNetwork, profile: Profile) -> dict:
+    """What `attack_rows`, `ensemble_rows` and `adaptive_rows` are told about a trained network and how to run it."""
+    return {
+        "run": item.run,
+        "model_name": item.network.label,
+        "dataset": item.splits.name,
+        "seed": item.seed,
+        "batch_size": profile.attack_batch_size,
+        "device": item.device,
+    }
+
+
 def attacked(
     trained_network: TrainedNetwork, profile: Profile, threat: ThreatModel, plans: Iterable[AttackPlan]
 ) -> pd.DataFrame:
@@ -138,18 +157,7 @@ def attacked(
     image_set = attacked_images(profile, trained_network.splits)
 
     def make(plan: AttackPlan) -> pd.DataFrame:
-        return attack_rows(
-            trained_network.model,
-            image_set,
-            threat,
-            plan,
-            run=trained_network.run,
-            model_name=trained_network.network.label,
-            dataset=trained_network.splits.name,
-            seed=trained_network.seed,
-            batch_size=profile.attack_batch_size,
-            device=trained_network.device,
-        )
+        return attack_rows(trained_network.model, image_set, threat, plan, **row_options(trained_network, profile))
 
     parts = []
     for plan in plans:

@@ -10,14 +10,13 @@ from dataclasses import dataclass
 import pandas as pd
 import torch
 
-from snnlib.cache import code_digest, load_or_make_rows
-from snnlib.code_imports import imports_of
+from snnlib.cache import load_or_make_rows
 from snnlib.conversion import calibrate, copy_weights, reestimate_statistics, scale_thresholds, set_trainable
 from snnlib.conversion.calibrate import set_threshold, spiking_layer_names, threshold_of
 from snnlib.conversion.statistics import batch_norms
 from snnlib.data import ImageSplits
 from snnlib.experiments import common
-from snnlib.experiments.common import Network, TrainedNetwork, build_network, build_recipe, fitted, trained
+from snnlib.experiments.common import Network, TrainedNetwork, build_network, build_recipe, code_of, fitted, trained
 from snnlib.experiments.ozdenizci2024_sizes import ConversionSize
 from snnlib.models import Model, build_model
 from snnlib.runtime import default_device
@@ -202,7 +201,7 @@ def estimated_seconds(size: ConversionSize, data_dir: str | None = None) -> pd.D
 
 def conversion_code() -> str:
     """Digest of the code that decides a conversion."""
-    return code_digest(*imports_of("snnlib.conversion.convert", without=("snnlib.attacks",)))
+    return code_of("snnlib.conversion.convert")
 
 
 def images_of(size: ConversionSize, data_dir: str | None = None) -> ImageSplits:

@@ -7,12 +7,11 @@ from collections.abc import Callable
 import pandas as pd
 
 from snnlib.attacks.ensemble import MEMBERS
-from snnlib.cache import code_digest, load_or_make_rows
-from snnlib.code_imports import imports_of
+from snnlib.cache import load_or_make_rows
 from snnlib.energy import count_spikes, synaptic_operations
 from snnlib.ensemble_rows import ensemble_rows
 from snnlib.evaluation import IMAGE, AttackPlan, attack_rows
-from snnlib.experiments.common import TrainedNetwork, attack_code, attacked, attacked_images
+from snnlib.experiments.common import TrainedNetwork, attack_code, attacked, attacked_images, code_of, row_options
 from snnlib.experiments.ozdenizci2024_sizes import ConversionSize
 from snnlib.models import Model
 from snnlib.results import robust_accuracy
@@ -43,19 +42,7 @@ def ensemble(
         plan = plan_of(attack, level, size)
 
         def make(plan: AttackPlan = plan) -> pd.DataFrame:
-            return ensemble_rows(
-                item.model,
-                image_set,
-                IMAGE,
-                plan,
-                run=item.run,
-                model_name=item.network.label,
-                dataset=item.splits.name,
-                alone=alone,
-                seed=item.seed,
-                batch_size=size.profile.attack_batch_size,
-                device=item.device,
-            )
+            return ensemble_rows(item.model, image_set, IMAGE, plan, alone=alone, **row_options(item, size.profile))
 
         config = {
             "network": item.run,
@@ -65,7 +52,7 @@ def ensemble(
             "alone": alone,
             "images": len(image_set),
             "batch_size": size.profile.attack_batch_size,
-            "code": [attack_code(attack), _code_of("snnlib.ensemble_rows", "snnlib.attacks.ensemble")],
+            "code": [attack_code(attack), code_of("snnlib.ensemble_rows", "snnlib.attacks.ensemble")],
         }
         parts.append(load_or_make_rows("ensembles", config, make))
     return pd.concat(parts, ignore_index=True)
@@ -80,18 +67,8 @@ def accuracy_of_steps(
     for name, model in steps.items():
 
         def make(model: Model = model, name: str = name) -> pd.DataFrame:
-            rows = attack_rows(
-                model,
-                image_set,
-                IMAGE,
-                plan,
-                run=item.run,
-                model_name=name,
-                dataset=item.splits.name,
-                seed=item.seed,
-                batch_size=size.profile.attack_batch_size,
-                device=item.device,
-            )
+            options = row_options(item, size.profile) | {"model_name": name}
+            rows = attack_rows(model, image_set, IMAGE, plan, **options)
             clean = evaluate_accuracy(model, item.splits.test, device=item.device)
             robust = robust_accuracy(rows).robust_accuracy.item()
             return pd.DataFrame([{"step": name, "seed": item.seed, "clean": clean, "robust": robust, "eps255": level}])
@@ -127,9 +104,5 @@ def _counted(kind: str, count: Callable, item: TrainedNetwork, size: ConversionS
     def make() -> pd.DataFrame:
         return count(item.model, image_set, batch_size=size.profile.attack_batch_size)
 
-    config = {"network": item.run, "images": len(image_set), "code": _code_of("snnlib.energy")}
+    config = {"network": item.run, "images": len(image_set), "code": code_of("snnlib.energy")}
     return load_or_make_rows(kind, config, make).assign(model=item.network.label, seed=item.seed)
-
-
-def _code_of(*modules: str) -> str:
-    return code_digest(*imports_of(*modules, without=("snnlib.attacks",)))

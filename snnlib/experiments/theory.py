@@ -15,9 +15,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from snnlib.cache import code_digest, load_or_make_rows
-from snnlib.code_imports import imports_of
-from snnlib.experiments.common import TrainedNetwork, attacked_images
+from snnlib.cache import load_or_make_rows
+from snnlib.experiments.common import TrainedNetwork, attacked_images, code_of
 from snnlib.experiments.luu2025 import HEADLINE_EPS, NETWORKS, trained_networks
 from snnlib.models.build import parse_surrogate
 from snnlib.neurons import use_kernel
@@ -323,7 +322,7 @@ def _stored(
         "label": item.network.label,
         "sizes": asdict(sizes_of(profile)),
         "attacked_per_class": profile.attacked_per_class,
-        "code": code_digest(*imports_of(*modules, without=("snnlib.attacks", "snnlib.experiments.luu2025"))),
+        "code": code_of(*modules, without=("snnlib.experiments.luu2025",)),
         **config,
     }
 
