@@ -52,6 +52,11 @@ def parse_arguments(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--publish", action="store_true", help="copy quick outputs into the committed notebooks"
     )
+    parser.add_argument(
+        "--dry-run",
+        action="store_true",
+        help="print what the profile would cost on this machine, run nothing; paper takes minutes on a CPU",
+    )
     return parser.parse_args(arguments)
 
 
@@ -69,6 +74,12 @@ def main(arguments: list[str] | None = None) -> int:
 def run_series(options: argparse.Namespace) -> int:
     """Do what the options ask; returns the exit code. Raises InputError before anything runs."""
     profile = paths.check_profile(options.profile)
+    if options.dry_run:
+        check_dry_run(options)
+        from snnlib.experiments import cost_model  # every network and attack comes with it
+
+        print(cost_model.report(profile))
+        return 0
     if options.publish and profile != "quick":
         raise InputError(
             f"--publish with profile {profile!r}; expected 'quick', whose outputs are the committed ones"
@@ -94,6 +105,15 @@ def run_series(options: argparse.Namespace) -> int:
         run_due(profile, due, runs, states)
     print(status_table(runs, states, read_timings(profile)))
     return finish(options, [runs[number] for number in within], states)
+
+
+def check_dry_run(options: argparse.Namespace) -> None:
+    """Errors: InputError for another option beside `--dry-run` and `--profile`."""
+    for name in ("only", "force", "set", "data_dir", "list", "publish"):
+        value, option = getattr(options, name), f"--{name.replace('_', '-')}"
+        if value not in (None, False, []):
+            shown = option if value is True else f"{option} {', '.join(value) if name == 'set' else str(value)!r}"
+            raise InputError(f"--dry-run with {shown}; expected --profile alone beside it; leave {option} out")
 
 
 def choose(only: str | None, series: dict[str, Notebook]) -> set[str]:

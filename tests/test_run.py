@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -28,6 +30,15 @@ def order(home: Path) -> str:
         (["--set", "profile=smoke"], "use --profile for it"),
         (["--data-dir", "/no/such/folder"], "data folder '/no/such/folder' does not exist"),
         (["--publish", "--profile", "smoke"], "--publish with profile 'smoke'"),
+        (["--dry-run", "--only", "10"], "--dry-run with --only '10'; expected --profile alone beside it"),
+        (["--dry-run", "--only", ""], "--dry-run with --only ''"),
+        (["--dry-run", "--force"], "--dry-run with --force; expected --profile alone beside it; leave --force out"),
+        (["--dry-run", "--list"], "--dry-run with --list;"),
+        (["--dry-run", "--publish"], "--dry-run with --publish;"),
+        (["--dry-run", "--publish", "--profile", "smoke"], "--dry-run with --publish;"),
+        (["--dry-run", "--set", "size=3"], "--dry-run with --set 'size=3'; expected --profile alone"),
+        (["--dry-run", "--data-dir", "sets"], "--dry-run with --data-dir 'sets'"),
+        (["--dry-run", "--profile", "tiny"], "unknown profile 'tiny'"),
         (["--froce"], "unrecognized arguments: --froce"),
         (["--prof", "smoke"], "unrecognized arguments"),
     ],
@@ -97,3 +108,25 @@ def test_time_left_is_told_as_far_as_known() -> None:
     assert run.time_left({}, ["10", "11"]) == ""
     assert run.time_left({"10": 40.0}, ["10", "11"]) == ", at least 0:40 left"
     assert run.time_left({"10": 40.0, "11": 3600.4}, ["10", "11"]) == ", about 1:00:40 left"
+
+
+@pytest.mark.parametrize("profile", paths.PROFILE_NAMES)
+def test_dry_run_prints_the_cost_and_runs_nothing(
+    home: Path,
+    add_notebook,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    profile: str,
+) -> None:
+    from snnlib.experiments import cost_model
+
+    add_notebook("10_a", TELL.format(10))
+    monkeypatch.setattr(cost_model, "report", lambda name: f"cost of {name}")
+    assert run.main(["--dry-run", "--profile", profile]) == 0
+    assert capsys.readouterr() == (f"cost of {profile}\n", "")
+    assert not (home / "order.txt").exists() and not paths.ARTIFACTS.exists()
+
+
+def test_the_cost_model_is_imported_by_a_dry_run_alone() -> None:
+    code = "import sys, snnlib.run; sys.exit('snnlib.experiments.cost_model' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code]).returncode == 0

@@ -11,21 +11,19 @@ from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 
 import pandas as pd
-import torch
-from torch import Tensor
 
 from snnlib.attacks import ATTACKS, AttackResult, Budget, apgd, bit_flip, random_noise, transfer
 from snnlib.cache import load_or_make_rows
 from snnlib.data import ImageSet
 from snnlib.encoding import encoder_gradient
 from snnlib.ensemble_rows import ensemble_rows
-from snnlib.evaluation import IMAGE, IMAGE_SMOOTH, AttackPlan, ThreatModel, crossed_by, predictions
+from snnlib.evaluation import IMAGE, IMAGE_SMOOTH, AttackPlan, ThreatModel, crossed_by
 from snnlib.experiments import luu2025, ozdenizci2024
 from snnlib.experiments.common import Network, TrainedNetwork, attack_code, code_of, row_options, trained
 from snnlib.experiments.ozdenizci2024_sizes import conversion_size
+from snnlib.experiments.query_rows import query_rows
 from snnlib.models import Model
 from snnlib.profiles import Profile
-from snnlib.progress import progress
 
 TARGETS = ("sew_max", "defended")
 """Networks of Luu et al. 2025 that every attack is run on; the rest of the chapter's join in the transfer matrix."""
@@ -140,7 +138,7 @@ def gradient_free_rows(item: TrainedNetwork, profile: Profile) -> pd.DataFrame:
         for trial in size.trials:
             attack = functools.partial(ATTACKS[trial.attack], **trial.options)
             config = {"attack": trial.attack, "options": trial.options, "code": attack_code(trial.attack)}
-            rows = _stored(item, profile, Budget(eps255 / 255), attack, config)
+            rows = _on_chosen(item, profile, Budget(eps255 / 255), attack, config)
             parts.append(rows.assign(eps255=eps255, access=trial.access))
     return pd.concat(parts, ignore_index=True)
 
@@ -171,7 +169,7 @@ def transfer_rows(target: TrainedNetwork, source: TrainedNetwork, profile: Profi
     attack = functools.partial(transfer, source=source.model, **options)
     code = [attack_code(TRANSFER_ATTACK), code_of("snnlib.attacks.transfer")]
     config = {"attack": "transfer", "source": source.run, "options": options, "code": code}
-    rows = _stored(target, profile, Budget(size.transfer_eps / 255), attack, config)
+    rows = _on_chosen(target, profile, Budget(size.transfer_eps / 255), attack, config)
     return rows.assign(eps255=size.transfer_eps, access="transfer", source=source.network.label)
 
 
@@ -185,7 +183,7 @@ def flip_rows(item: TrainedNetwork, profile: Profile) -> pd.DataFrame:
         ):
             config = {"attack": name, "options": options, "code": code_of(attack.__module__)}
             budget = Budget(flips, norm="l0", space="encoded")
-            rows = _stored(item, profile, budget, functools.partial(attack, **options), config)
+            rows = _on_chosen(item, profile, budget, functools.partial(attack, **options), config)
             parts.append(rows.assign(flips=flips))
     return pd.concat(parts, ignore_index=True)
 
@@ -215,7 +213,7 @@ def _apgd(item: TrainedNetwork, profile: Profile, eps255: int, loss: str) -> pd.
                 return apgd(model, *arguments, **options, **keywords)
 
         config = {"attack": f"apgd {loss}", "options": options, "threat": vars(threat), "code": attack_code("apgd")}
-        rows = _stored(item, profile, Budget(eps255 / 255), attack, config)
+        rows = _on_chosen(item, profile, Budget(eps255 / 255), attack, config)
         parts.append(rows.assign(threat_model=threat.name))
     return pd.concat(parts, ignore_index=True)
 
@@ -243,42 +241,7 @@ def _ensemble(item: TrainedNetwork, profile: Profile, eps255: int, standing: lis
     return rows.assign(attack="ensemble", queries=rows.forwards)
 
 
-def _stored(
+def _on_chosen(
     item: TrainedNetwork, profile: Profile, budget: Budget, attack: Callable[..., AttackResult], config: dict
 ) -> pd.DataFrame:
-    """Rows of `attack(model, images, labels, budget, generator=...)` on the chosen images; made once."""
-    images = chosen_images(item, profile)
-    config |= {
-        "network": item.run,
-        "label": item.network.label,
-        "budget": vars(budget),
-        "images": len(images),
-        "batch_size": profile.attack_batch_size,
-    }
-
-    def attacked(points: Tensor, labels: Tensor) -> AttackResult:
-        generator = torch.Generator().manual_seed(item.seed)
-        return attack(item.model, points, labels, budget, generator=generator)
-
-    label = f"{config['attack']} on {item.network.label}"
-    make = functools.partial(_rows, item, images, attacked, profile.attack_batch_size, label)
-    return load_or_make_rows("black_box", config, make).assign(attack=config["attack"])
-
-
-def _rows(
-    item: TrainedNetwork,
-    images: ImageSet,
-    attacked: Callable[[Tensor, Tensor], AttackResult],
-    batch_size: int,
-    label: str,
-) -> pd.DataFrame:
-    clean_correct = predictions(item.model, images, batch_size, item.device) == images.labels
-    parts = []
-    for index in progress(torch.arange(len(images)).split(batch_size), label=label):
-        result = attacked(images.batch(index, item.device), images.labels[index].to(item.device))
-        measured = {"success": result.success, "first_successful_step": result.first_successful_step}
-        measured |= {"queries": result.forwards, "backwards": result.backwards, "linf": result.linf}
-        columns = {name: values.cpu().numpy() for name, values in measured.items()}
-        parts.append(pd.DataFrame({"sample": index.numpy(), **columns}))
-    names = {"run": item.run, "model": item.network.label, "seed": item.seed, "dataset": item.splits.name}
-    return pd.concat(parts, ignore_index=True).assign(clean_correct=clean_correct.numpy(), split="test", **names)
+    return query_rows(item, chosen_images(item, profile), profile.attack_batch_size, budget, attack, config)

@@ -21,7 +21,8 @@ class ConversionSize:
     optimiser steps as fine-tuning takes, and as much wall-clock time as ANN training and fine-tuning take together
     (a fixed number, from measured times, so that results do not depend on the clock).
     eps_levels: perturbation sizes under attack, in 1/255. ensemble_steps: PGD steps of each ensemble member.
-    other_time_steps: where the fine-tuned network is also evaluated.
+    other_time_steps: where the fine-tuned network is also evaluated. check_steps, square_queries: of the checks on the
+    attacks themselves (`ozdenizci2024_checks`).
     """
 
     profile: Profile
@@ -35,6 +36,8 @@ class ConversionSize:
     eps_levels: tuple[int, ...] = (2, 4, 8)
     ensemble_steps: int = 10
     other_time_steps: tuple[int, ...] = (2, 4, 8, 16)
+    check_steps: tuple[int, ...] = (10, 20, 40)
+    square_queries: int = 5000
 
 
 PAPER_SGD = {"optimiser": "sgd", "schedule": "cosine-per-epoch", "batch_size": 64}
@@ -52,6 +55,8 @@ SIZES = {
         eps_levels=(4,),
         ensemble_steps=1,
         other_time_steps=(1, 2),
+        check_steps=(1, 2),
+        square_queries=10,
     ),
     "quick": ConversionSize(
         profile=replace(
@@ -74,6 +79,8 @@ SIZES = {
         end_to_end_epochs={"equal steps": 1, "equal time": 3},
         calibration={"time_steps": 25, "batches": 4, "batch_size": 64},
         ensemble_steps=5,
+        check_steps=(5, 10, 20),
+        square_queries=500,
     ),
     "paper": ConversionSize(
         profile=replace(

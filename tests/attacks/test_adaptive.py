@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from snnlib.attacks import Budget, pgd
-from snnlib.attacks.adaptive import ADAPTIVE, adaptive_ensemble
+from snnlib.attacks.adaptive import ADAPTIVE, CLIMB, TRIAL, adaptive_ensemble
 from snnlib.attacks.gradients import backward_through_rate, bptt, relu_proxy, straight_through
 from snnlib.attacks.gradients.per_sample import PerSample
 from snnlib.attacks.prepared import prepared
@@ -99,10 +99,26 @@ def test_steps_are_booked_by_member_and_end_with_success(case):
     assert list(outcome.by_member) == [ADAPTIVE]
 
 
-def test_every_member_keeps_being_drawn(case):
-    pulls = run(case, steps=60).pulls
-    standing = pulls.sum(1) == 60
-    assert standing.any() and (pulls[standing].sum(0) > 0).all()
+def test_whoever_falls_is_booked_to_the_member_whose_turn_it_was(case):
+    outcome = run(case, steps=2 * TRIAL + CLIMB)
+    steps, fell = outcome.pulls.sum(1), outcome.fooled_by >= 0
+    first, second = fell & (steps < TRIAL), fell & (steps > TRIAL) & (steps < 2 * TRIAL)
+    assert first.any() and (outcome.fooled_by[first] == 0).all()
+    assert second.any() and (outcome.fooled_by[second] == 1).all()
+
+
+def test_a_climb_is_by_the_member_that_came_highest_in_its_trial(case):
+    pulls = run(case, members={"blind": NARROW, "wide": WIDE}, steps=2 * TRIAL + CLIMB).pulls
+    standing = (pulls.sum(1) == 2 * TRIAL + CLIMB).nonzero().flatten()
+    assert len(standing) and (pulls[standing].sort(1).values == torch.tensor([TRIAL, TRIAL + CLIMB])).all()
+    assert (pulls[standing, 1] > TRIAL).double().mean() > 0.5  # a blind member may come higher by chance
+
+
+def test_with_enough_steps_every_member_gets_its_trial(case):
+    steps = 3 * TRIAL + 2 * CLIMB
+    pulls = run(case, steps=steps).pulls
+    standing = pulls.sum(1) == steps
+    assert standing.any() and (pulls[standing] >= TRIAL).all() and (pulls[standing, 2] == TRIAL).all()
 
 
 def test_result_depends_on_samples_and_seed_not_on_batch_mates(case):
@@ -116,7 +132,8 @@ def test_result_depends_on_samples_and_seed_not_on_batch_mates(case):
         assert torch.equal(getattr(whole.result, name)[7:19], getattr(part.result, name))
     assert torch.equal(whole.pulls[order], flipped.pulls)
     other = run(case, generator=torch.Generator().manual_seed(4))
-    assert not torch.equal(whole.pulls, other.pulls)
+    moved = whole.pulls.sum(1) > 0
+    assert moved.any() and not torch.equal(whole.result.adversarial[moved], other.result.adversarial[moved])
 
 
 def test_every_sample_is_differentiated_by_its_own_member(case):
