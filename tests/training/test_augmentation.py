@@ -6,7 +6,15 @@ import pytest
 import torch
 
 from snnlib.data.image_set import ImageSet
-from snnlib.training.augmentation import AUGMENTATIONS, build_augmentation, crop_flip, cutout, flip, mean_colour
+from snnlib.training.augmentation import (
+    AUGMENTATIONS,
+    build_augmentation,
+    crop_flip,
+    cutout,
+    flip,
+    mean_colour,
+    resized_crop_flip,
+)
 from snnlib.training.randomness import generator_at, global_randomness_at, seed_at
 
 
@@ -42,6 +50,26 @@ def test_crop_flip_gives_a_window_of_the_padded_image_when_applied():
         seen.add(places[0])
     assert {place[0] for place in seen} == {place[1] for place in seen} == set(range(9))
     assert {place[2] for place in seen} == {False, True}
+
+
+def test_resized_crop_shows_a_window_of_random_area_and_shape_when_applied():
+    """On ramps of rows and columns the slopes tell the window's height and width, the middle values its place."""
+    size, count = 64, 600
+    ramp = torch.arange(size, dtype=torch.float32)
+    rows, columns = ramp.view(-1, 1).expand(size, size), ramp.view(1, -1).expand(size, size)
+    cropped = resized_crop_flip(torch.stack((rows, columns)).expand(count, 2, size, size), generator_at("crop"))
+    assert cropped.shape == (count, 2, size, size)
+    middle = cropped[:, :, 31:33, 31:33].double()
+    height = size * (middle[:, 0, 1, 0] - middle[:, 0, 0, 0])
+    width = size * (middle[:, 1, 0, 1] - middle[:, 1, 0, 0])
+    assert 0.4 < (width < 0).double().mean() < 0.6  # mirrored
+    width = width.abs()
+    torch.testing.assert_close(height, height.round(), atol=2e-3, rtol=0)
+    torch.testing.assert_close(width, width.round(), atol=2e-3, rtol=0)
+    area, ratio = height * width / size**2, width / height
+    assert 0.07 < area.min() < 0.12 and 0.9 < area.max() <= 1 and 0.45 < area.mean() < 0.58
+    assert 0.70 < ratio.min() < 0.8 and 1.25 < ratio.max() < 1.42
+    assert cropped.min() >= 0 and cropped.max() <= size - 1
 
 
 @pytest.mark.parametrize(("size", "side"), [(32, 8), (64, 16)])
