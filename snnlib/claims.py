@@ -15,6 +15,7 @@ import pandas as pd
 
 from snnlib import paths
 from snnlib.errors import InputError
+from snnlib.figures import read_manifest
 from snnlib.files import file_lock, write_atomic
 
 VERDICTS = ("reproduced", "not reproduced", "not testable", "mixed", "not run yet")
@@ -136,13 +137,29 @@ def read_claims(profile: str) -> pd.DataFrame:
 
 
 def verdict_table_markdown(profile: str) -> str:
-    """The verdicts as a Markdown table: claim, statement, verdict, evidence, notebook."""
-    lines = ["| | claim | verdict | evidence | notebook |", "|---|---|---|---|---|"]
-    for line in read_claims(profile).to_dict("records"):
-        line["verdict"] = f"**{line['verdict']}**"
-        shown = [line[name] for name in ("claim", "statement", "verdict", "evidence", "notebook")]
-        lines.append("| " + " | ".join(cell.replace("|", "\\|") for cell in shown) + " |")
-    return "\n".join(lines) + "\n"
+    """The verdicts as a Markdown table: claim, statement, verdict, evidence, notebook.
+
+    Where profile "paper" has verdicts, they stand beside those of a smaller profile, with the hours that their notebook
+    took.
+    """
+    table = read_claims(profile)
+    columns = {name: table[name] for name in ("claim", "statement", "verdict", "evidence", "notebook")}
+    columns["verdict"] = "**" + columns["verdict"] + "**"
+    if profile != "paper" and claims_path("paper").is_file():
+        columns["at paper size"] = [_with_cost(line) for line in read_claims("paper").to_dict("records")]
+    heads = [{"claim": "", "statement": "claim"}.get(name, name) for name in columns]
+    rows = [[cell.replace("|", "\\|") for cell in cells] for cells in zip(*columns.values(), strict=True)]
+    head, *lines = ["| " + " | ".join(cells) + " |\n" for cells in (heads, *rows)]
+    return head + "|" + "---|" * len(columns) + "\n" + "".join(lines)
+
+
+def _with_cost(line: dict[str, str]) -> str:
+    """Verdict and evidence of profile "paper", with the hours that the notebook took."""
+    if not line["notebook"]:
+        return f"**{line['verdict']}**"
+    seconds = read_manifest("paper")["notebooks"].get(line["notebook"][:2], {}).get("seconds")
+    cost = "" if seconds is None else f" ({seconds / 3600:.2g} h)"
+    return f"**{line['verdict']}**: {line['evidence']}{cost}"
 
 
 def verdict_block(readme_text: str) -> tuple[int, int]:

@@ -5,7 +5,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from snnlib import claims, paths
+from snnlib import claims, figures, paths
 from snnlib.errors import InputError
 
 
@@ -69,10 +69,24 @@ def test_readme_block_is_rewritten_and_nothing_else(home: Path) -> None:
     claims.record("quick", "L1", "reproduced", "93 | %", notebook="13")
     assert claims.main(["--readme", str(readme), "--profile", "quick"]) == 0
     text = readme.read_text()
-    assert text.startswith(f"# Title\n{claims.START}\n| | claim |") and text.endswith(
+    assert text.startswith(f"# Title\n{claims.START}\n|  | claim |") and text.endswith(
         f"|\n{claims.END}\nrest\n"
     )
     assert "| **reproduced** | 93 \\| % | 13 |" in text and "yesterday" not in text
+
+
+def test_paper_verdicts_stand_beside_the_quick_ones_with_their_cost(home: Path) -> None:
+    claims.record("quick", "L1", "mixed", "small", notebook="13")
+    plain = claims.verdict_table_markdown("quick")
+    assert "paper size" not in plain
+    claims.record("paper", "L1", "reproduced", "62 | 64 %", notebook="13")
+    claims.record("paper", "L2", "mixed", "known", notebook="14")
+    figures.record_seconds("paper", "13", 5400)
+    lines = claims.verdict_table_markdown("quick").splitlines()
+    assert lines[0].endswith("| notebook | at paper size |") and lines[1].count("---") == 6
+    assert lines[2].endswith("| **mixed** | small | 13 | **reproduced**: 62 \\| 64 % (1.5 h) |")
+    assert lines[3].endswith("| **mixed**: known |") and lines[4].endswith("| **not run yet** |")
+    assert claims.verdict_table_markdown("paper").splitlines()[0] == plain.splitlines()[0]
 
 
 @pytest.mark.parametrize(

@@ -47,7 +47,7 @@ COST_COLUMNS = ["notebook", "network", "work", "networks", "images", "passes", "
 SPENT_COLUMNS = ["notebook", "network", "networks", "epochs", "hours estimated", "hours spent", "estimate/spent"]
 NOT_COUNTED = (
     "Not counted: notebooks 16 and 30-32 (theory, audit, black-box and adaptive attacks), calibration, accuracy "
-    "without attack, and what 11, 13, 21 and 24 measure beside the tables."
+    "without attack, and what 11, 13, 21, 23 and 24 measure beside the tables."
 )
 
 
