@@ -139,8 +139,8 @@ def read_claims(profile: str) -> pd.DataFrame:
 def verdict_table_markdown(profile: str) -> str:
     """The verdicts as a Markdown table: claim, statement, verdict, evidence, notebook.
 
-    Where profile "paper" has verdicts, they stand beside those of a smaller profile, with the hours that their notebook
-    took.
+    Where profile "paper" has verdicts, they stand beside those of a smaller profile, with the hours of their notebook's
+    last run.
     """
     table = read_claims(profile)
     columns = {name: table[name] for name in ("claim", "statement", "verdict", "evidence", "notebook")}
@@ -154,11 +154,11 @@ def verdict_table_markdown(profile: str) -> str:
 
 
 def _with_cost(line: dict[str, str]) -> str:
-    """Verdict and evidence of profile "paper", with the hours that the notebook took."""
+    """Verdict and evidence of profile "paper", with the hours of the notebook's last run."""
     if not line["notebook"]:
         return f"**{line['verdict']}**"
     seconds = read_manifest("paper")["notebooks"].get(line["notebook"][:2], {}).get("seconds")
-    cost = "" if seconds is None else f" ({seconds / 3600:.2g} h)"
+    cost = "" if seconds is None else f" (notebook {line['notebook'][:2]}: {seconds / 3600:,.1f} h)"
     return f"**{line['verdict']}**: {line['evidence']}{cost}"
 
 

@@ -81,10 +81,10 @@ def test_paper_verdicts_stand_beside_the_quick_ones_with_their_cost(home: Path) 
     assert "paper size" not in plain
     claims.record("paper", "L1", "reproduced", "62 | 64 %", notebook="13")
     claims.record("paper", "L2", "mixed", "known", notebook="14")
-    figures.record_seconds("paper", "13", 5400)
+    figures.record_seconds("paper", "13", 401.5 * 3600)
     lines = claims.verdict_table_markdown("quick").splitlines()
     assert lines[0].endswith("| notebook | at paper size |") and lines[1].count("---") == 6
-    assert lines[2].endswith("| **mixed** | small | 13 | **reproduced**: 62 \\| 64 % (1.5 h) |")
+    assert lines[2].endswith("| **mixed** | small | 13 | **reproduced**: 62 \\| 64 % (notebook 13: 401.5 h) |")
     assert lines[3].endswith("| **mixed**: known |") and lines[4].endswith("| **not run yet** |")
     assert claims.verdict_table_markdown("paper").splitlines()[0] == plain.splitlines()[0]
 

@@ -127,6 +127,6 @@ def test_dry_run_prints_the_cost_and_runs_nothing(
     assert not (home / "order.txt").exists() and not paths.ARTIFACTS.exists()
 
 
-def test_the_cost_model_is_imported_by_a_dry_run_alone() -> None:
+def test_the_cost_model_is_not_imported_without_a_dry_run() -> None:
     code = "import sys, snnlib.run; sys.exit('snnlib.experiments.cost_model' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0

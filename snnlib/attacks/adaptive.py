@@ -38,7 +38,8 @@ class AdaptiveResult(EnsembleResult):
     """An `EnsembleResult` whose one member is `ADAPTIVE`, with what was chosen.
 
     members: their names. pulls: [N, members] int64, the steps that each pushed. fooled_by: [N] int64, the member of the
-    turn that fooled the sample; -1 for a sample that stands or was misclassified when clean.
+    turn in which the sample fell, be it at the turn's random start; -1 for a sample that stands or was misclassified
+    when clean. `zero_gradient` is about the first gradient of the first member alone.
     """
 
     members: tuple[str, ...]
@@ -59,20 +60,21 @@ def adaptive_ensemble(
     loss: str = "ce",
     eot: int = 1,
 ) -> AdaptiveResult:
-    """Attack in turns, each by the member that this sample's earlier turns recommend.
+    """Attack in turns: trials of two members, then climbs by the one that came higher on this sample.
 
     images: [N, C, H, W] in [0, 1]. labels: [N] class numbers. members: name to gradient; None = those of `MEMBERS` that
     share the network's forward, 18 of 19. steps: gradients per sample at most. generator: the seed of the starts.
 
-    Turns start from random points. First come trials of 12 steps, one for each of `FIRST` (the first two of `members`,
-    if it has neither), then climbs of 20 steps by the member that has reached the highest loss on the sample; in place
-    of every third climb the next member gets a trial, so that with enough steps all have had theirs.
+    Turns start from random points. First come trials of 12 steps, one for each of `FIRST` (others in their order where
+    `members` lacks them), then climbs of 20 steps by the member with the highest loss, on this sample, at any point
+    that it stepped from. In place of every third climb the next member gets a trial, so that with enough steps all have
+    had theirs; the default number of steps ends before the first of these.
     A step, with g the loss gradient by the member, as in MI-FGSM::
 
         m ← 0.5 m + g / mean|g|,   x ← project(x + a · steepest(m))
 
-    where a falls from 2 eps to eps / 4 within the turn: early steps go from corner to corner of the ball, late ones
-    refine. A sample leaves at the first point that fools. Results do not depend on batch mates.
+    where a falls from 2 eps towards eps / 4 within the turn: early steps go from corner to corner of the ball, late
+    ones refine. A sample leaves at the first point that fools. Results do not depend on batch mates.
     Cost of a sample that survives: `steps` backwards and steps + turns + 1 forwards, times `eot` (the clean sample, a
     point per step, one at the end of each turn).
     Errors: InputError for parameters that do not fit, and a `batch_norm` other than "eval".
@@ -101,9 +103,9 @@ class _Turns:
 
     def __init__(self, session: Session, members: tuple[str, ...]) -> None:
         count, device = len(session.labels), session.origin.device
-        first = [members.index(name) for name in FIRST if name in members] or list(range(len(members)))[: len(FIRST)]
-        self._untried = [*first, *(number for number in range(len(members)) if number not in first)]
-        self._first, self.number = len(first), -1
+        favoured = [members.index(name) for name in FIRST if name in members]
+        self._untried = [*favoured, *(number for number in range(len(members)) if number not in favoured)]
+        self.number = -1
         self._highest = torch.full((count, len(members)), -torch.inf, device=device)
         self.member = torch.full((count,), -1, device=device)
         self.pulls = torch.zeros(count, len(members), dtype=torch.int64, device=device)
@@ -111,7 +113,7 @@ class _Turns:
     def begin(self, samples: Tensor) -> int:
         """Choose the members of the next turn for `samples`; returns its number of steps."""
         self.number += 1
-        since_trials = self.number - self._first + 1
+        since_trials = self.number - len(FIRST) + 1
         if self._untried and (since_trials <= 0 or since_trials % NEWCOMER_EVERY == 0):
             self.member[samples] = self._untried.pop(0)
             return TRIAL

@@ -7,7 +7,7 @@ from dataclasses import replace
 import pandas as pd
 
 from snnlib.adaptive_rows import adaptive_rows
-from snnlib.attacks.adaptive import STEPS
+from snnlib.attacks.adaptive import FIRST, STEPS
 from snnlib.attacks.ensemble import MEMBERS
 from snnlib.cache import load_or_make_rows
 from snnlib.evaluation import IMAGE
@@ -29,8 +29,15 @@ def fixed(item: TrainedNetwork, size: ConversionSize, levels: tuple[int, ...]) -
     return ensemble(item, replace(size, ensemble_steps=steps), "pgd", levels)
 
 
-def adaptive(item: TrainedNetwork, size: ConversionSize, levels: tuple[int, ...]) -> pd.DataFrame:
-    """Rows of the adaptive ensemble on the chapter's attacked images, at each level of eps (1/255)."""
+def adaptive(
+    item: TrainedNetwork, size: ConversionSize, levels: tuple[int, ...], only: tuple[str, ...] = ()
+) -> pd.DataFrame:
+    """Rows of the adaptive ensemble on the chapter's attacked images, at each level of eps (1/255).
+
+    only: names of the members that it may choose from; none named means all. With a single one nothing is left to
+    choose, and what remains are its turns and steps.
+    """
+    members = {name: MEMBERS[name] for name in only} or None
     image_set = attacked_images(size.profile, item.splits)
     steps = STEPS if size.profile.name != "smoke" else 3
     parts = []
@@ -38,13 +45,14 @@ def adaptive(item: TrainedNetwork, size: ConversionSize, levels: tuple[int, ...]
 
         def make(level: int = level) -> pd.DataFrame:
             options = row_options(item, size.profile)
-            return adaptive_rows(item.model, image_set, IMAGE, level / 255, steps=steps, **options)
+            return adaptive_rows(item.model, image_set, IMAGE, level / 255, steps=steps, members=members, **options)
 
         config = {
             "network": item.run,
             "label": item.network.label,
             "eps": level / 255,
             "steps": steps,
+            "only": list(only),
             "images": len(image_set),
             "batch_size": size.profile.attack_batch_size,
             "code": code_of("snnlib.adaptive_rows"),
@@ -89,6 +97,20 @@ def compare(fixed: pd.DataFrame, adaptive: pd.DataFrame) -> pd.DataFrame:
             }
         )
     return pd.DataFrame(lines)
+
+
+def choice_against_none(item: TrainedNetwork, size: ConversionSize, level: int) -> pd.DataFrame:
+    """The control: the same turns with one of `FIRST` alone, beside the choice between them.
+
+    One row per way to attack: model, seed, members, broken (count, misclassified samples too), passes (sum).
+    """
+    ways = {"chosen per image": (), **{f"{name} alone": (name,) for name in FIRST}}
+    rows = []
+    for members, only in ways.items():
+        samples = per_sample(adaptive(item, size, (level,), only))
+        names = {"model": item.network.label, "seed": item.seed, "members": members}
+        rows.append({**names, "broken": int(samples.broken.sum()), "passes": int(samples.passes.sum())})
+    return pd.DataFrame(rows)
 
 
 def broken_by_passes(rows: pd.DataFrame) -> pd.DataFrame:

@@ -46,8 +46,9 @@ SCORED = 16
 COST_COLUMNS = ["notebook", "network", "work", "networks", "images", "passes", "gradients", "images/s", "hours"]
 SPENT_COLUMNS = ["notebook", "network", "networks", "epochs", "hours estimated", "hours spent", "estimate/spent"]
 NOT_COUNTED = (
-    "Not counted: notebooks 16 and 30-32 (theory, audit, black-box and adaptive attacks), calibration, accuracy "
-    "without attack, and what 11, 13, 21, 23 and 24 measure beside the tables."
+    "Not counted: notebooks 16, 30-32 and 40 (theory, audit, black-box and adaptive attacks, speed), the adaptive "
+    "attack in 21 and 23, the checks on the attacks in 23, calibration, accuracy without attack, and what 11, 13 and "
+    "24 measure."
 )
 
 
@@ -340,10 +341,10 @@ def report(name: str) -> str:
         "Attacks take at most this long: images that fall leave early. Trainings are timed on untrained networks.",
         NOT_COUNTED,
         f"\n{table_markdown(table.rename(columns={'hours': unit}))}",
-        f"Total: {training + attack:,.4g} {unit}; trainings {training:,.4g}, attacks at most {attack:,.4g}.\n",
+        f"Total: {training + attack:,.3f} {unit}; trainings {training:,.3f}, attacks at most {attack:,.3f}.\n",
     ]
     if ledger.empty:
         return "\n".join([*lines, "Spent so far: nothing, no training log of this profile and code is here."])
     estimate, real = ledger["hours estimated"].sum(), ledger["hours spent"].sum()
-    last = f"Spent so far: {real:,.4g} hours, by the logs; estimate/spent for the same epochs: {estimate / real:.2f}."
+    last = f"Spent so far: {real:,.3f} hours, by the logs; estimate/spent for the same epochs: {estimate / real:.2f}."
     return "\n".join([*lines, table_markdown(ledger), last])

@@ -2,7 +2,7 @@
 
 A verdict is "reproduced" when the claim holds for every seed, "not reproduced" when it holds for none, else "mixed".
 It is "not testable" where no network compared has learned (`LEARNED`) and, C2 apart, is robust as well (`FLOOR`).
-Robust accuracy is the worst case per sample over all rows that a notebook gives: surrogate ensembles and adaptive one.
+Robust accuracy is the worst case per sample over the attacks that a notebook names, unless a rule says otherwise.
 """
 
 from __future__ import annotations

@@ -7,7 +7,8 @@ import torch
 from torch import Tensor, nn
 
 from snnlib.attacks import Budget, pgd
-from snnlib.attacks.adaptive import ADAPTIVE, CLIMB, TRIAL, adaptive_ensemble
+from snnlib.attacks.adaptive import ADAPTIVE, CLIMB, FIRST, TRIAL, adaptive_ensemble
+from snnlib.attacks.ensemble import MEMBERS
 from snnlib.attacks.gradients import backward_through_rate, bptt, relu_proxy, straight_through
 from snnlib.attacks.gradients.per_sample import PerSample
 from snnlib.attacks.prepared import prepared
@@ -108,10 +109,21 @@ def test_whoever_falls_is_booked_to_the_member_whose_turn_it_was(case):
 
 
 def test_a_climb_is_by_the_member_that_came_highest_in_its_trial(case):
-    pulls = run(case, members={"blind": NARROW, "wide": WIDE}, steps=2 * TRIAL + CLIMB).pulls
-    standing = (pulls.sum(1) == 2 * TRIAL + CLIMB).nonzero().flatten()
-    assert len(standing) and (pulls[standing].sort(1).values == torch.tensor([TRIAL, TRIAL + CLIMB])).all()
-    assert (pulls[standing, 1] > TRIAL).double().mean() > 0.5  # a blind member may come higher by chance
+    both = {"blind": NARROW, "wide": WIDE}
+    for order in (both, dict(reversed(both.items()))):
+        pulls = run(case, members=order, steps=2 * TRIAL + CLIMB).pulls
+        standing = (pulls.sum(1) == 2 * TRIAL + CLIMB).nonzero().flatten()
+        assert len(standing) and (pulls[standing].sort(1).values == torch.tensor([TRIAL, TRIAL + CLIMB])).all()
+        seeing = list(order).index("wide")
+        assert (pulls[standing, seeing] > TRIAL).double().mean() > 0.5  # a blind member may come higher by chance
+
+
+def test_favoured_members_are_tried_first_wherever_they_stand_and_others_fill_up(case):
+    assert set(FIRST) <= set(MEMBERS)
+    members = {"wide": WIDE, "rate": backward_through_rate(), FIRST[1]: MEMBERS[FIRST[1]]}
+    pulls = run(case, members=members, steps=2 * TRIAL).pulls
+    standing = pulls.sum(1) == 2 * TRIAL
+    assert standing.any() and (pulls[standing] == torch.tensor([TRIAL, 0, TRIAL])).all()
 
 
 def test_with_enough_steps_every_member_gets_its_trial(case):
