@@ -130,8 +130,11 @@ def broken_by_passes(rows: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(lines, columns=[*CELL, "passes", "broken"])
 
 
-def judge_adaptive(table: pd.DataFrame) -> Judgement:
-    """Q1: per network and seed, over all eps together, at least as many failures with a third of the passes at most."""
+def judge_adaptive(table: pd.DataFrame, control: pd.DataFrame) -> Judgement:
+    """Q1: per network and seed, over all eps together, at least as many failures with a third of the passes at most.
+
+    table: of `compare`. control: of `choice_against_none`, for the evidence: whether it is the choice that does it.
+    """
     holds, gains, shares = [], [], []
     for _, group in table.groupby(["model", "seed"]):
         gain = int(group.adaptive_broken.sum() - group.fixed_broken.sum())
@@ -139,9 +142,11 @@ def judge_adaptive(table: pd.DataFrame) -> Judgement:
         holds.append(bool(gain >= 0 and share <= SHARE_OF_PASSES))
         gains.append(gain)
         shares.append(share)
+    broken = ", ".join(f"{count} {name}" for name, count in control.groupby("members", sort=False).broken.sum().items())
     gained, most = ", ".join(f"{gain:+d}" for gain in gains), f"{min(shares):.0%} to {max(shares):.0%}"
     evidence = (
         f"failures beyond the {len(MEMBERS)} fixed members', per network and seed: {gained} (of {len(table)} x "
-        f"{table.samples.max()} attacked); passes {most} of theirs; claimed: no fewer, with a third at most"
+        f"{table.samples.max()} attacked); passes {most} of theirs; claimed: no fewer, with a third at most; same "
+        f"turns at one eps, broken: {broken}"
     )
     return judge(holds, evidence)

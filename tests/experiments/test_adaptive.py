@@ -20,6 +20,10 @@ FIXED = _rows(
 )  # fmt: skip
 ADAPTIVE = _rows(("adaptive", 0, True, 1, 0), ("adaptive", 1, False, 3, 2), ("adaptive", 2, True, 2, 1))
 
+CONTROL = pd.DataFrame(
+    {"seed": [0, 0, 1], "members": ["chosen per image", "linear alone", "linear alone"], "broken": [7, 4, 5]}
+)
+
 
 def test_a_sample_pays_for_every_member_that_ran_on_it():
     table = per_sample(FIXED).set_index("sample")
@@ -55,12 +59,12 @@ def test_curve_of_a_network_that_nothing_breaks_is_empty():
 )
 def test_verdict_asks_for_failures_and_for_a_third_of_the_passes(change, verdict):
     table = compare(FIXED, ADAPTIVE).assign(**change)
-    assert judge_adaptive(table).verdict == verdict
+    assert judge_adaptive(table, CONTROL).verdict == verdict
 
 
 def test_seeds_that_disagree_are_mixed():
     table = compare(FIXED, ADAPTIVE)
     both = pd.concat([table, table.assign(seed=1, adaptive_broken=0)])
-    judgement = judge_adaptive(both)
+    judgement = judge_adaptive(both, CONTROL)
     assert judgement.verdict == "mixed" and judgement.holds == (True, False)
-    assert "+0, -2" in judgement.evidence
+    assert "+0, -2" in judgement.evidence and judgement.evidence.endswith("broken: 7 chosen per image, 9 linear alone")
