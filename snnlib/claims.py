@@ -147,10 +147,9 @@ def verdict_table_markdown(profile: str) -> str:
     columns["verdict"] = "**" + columns["verdict"] + "**"
     if profile != "paper" and claims_path("paper").is_file():
         columns["at paper size"] = [_with_cost(line) for line in read_claims("paper").to_dict("records")]
-    heads = [{"claim": "", "statement": "claim"}.get(name, name) for name in columns]
     rows = [[cell.replace("|", "\\|") for cell in cells] for cells in zip(*columns.values(), strict=True)]
-    head, *lines = ["| " + " | ".join(cells) + " |\n" for cells in (heads, *rows)]
-    return head + "|" + "---|" * len(columns) + "\n" + "".join(lines)
+    head = " | ".join(["|", "claim", *list(columns)[2:]]) + " |\n|" + "---|" * len(columns) + "\n"
+    return head + "".join("| " + " | ".join(cells) + " |\n" for cells in rows)
 
 
 def _with_cost(line: dict[str, str]) -> str:

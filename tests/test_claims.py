@@ -69,7 +69,7 @@ def test_readme_block_is_rewritten_and_nothing_else(home: Path) -> None:
     claims.record("quick", "L1", "reproduced", "93 | %", notebook="13")
     assert claims.main(["--readme", str(readme), "--profile", "quick"]) == 0
     text = readme.read_text()
-    assert text.startswith(f"# Title\n{claims.START}\n|  | claim |") and text.endswith(
+    assert text.startswith(f"# Title\n{claims.START}\n| | claim |") and text.endswith(
         f"|\n{claims.END}\nrest\n"
     )
     assert "| **reproduced** | 93 \\| % | 13 |" in text and "yesterday" not in text

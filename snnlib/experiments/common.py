@@ -119,16 +119,23 @@ def fitted(
     origin: dict | None = None,
 ) -> TrainedNetwork:
     """Train `model` from the weights that it has, or take it from the artifacts. origin: what made those weights."""
-    images = {"name": splits.name, "subset": profile.subset, "train_per_class": profile.train_per_class}
-    code = training_code(None if recipe.attack is None else recipe.attack["name"])
-    config = {"model": model.config, "recipe": recipe.as_config(), "data": images, "code": code}
-    if origin is not None:
-        config["origin"] = origin
-    artifact, device = Artifact("networks", config), default_device()
+    artifact, device = network_artifact(model, recipe, splits.name, profile, origin), default_device()
     history = fit(model, splits, recipe, directory=artifact.path(""), device=device)
     load_weights(history.best, model)
     model.eval()
     return TrainedNetwork(network, seed, model, history, artifact.hash, splits, device)
+
+
+def network_artifact(
+    model: Model, recipe: Recipe, dataset: str, profile: Profile, origin: dict | None = None
+) -> Artifact:
+    """Where `fitted` keeps the network that these make; asking for it writes nothing."""
+    images = {"name": dataset, "subset": profile.subset, "train_per_class": profile.train_per_class}
+    code = training_code(None if recipe.attack is None else recipe.attack["name"])
+    config = {"model": model.config, "recipe": recipe.as_config(), "data": images, "code": code}
+    if origin is not None:
+        config["origin"] = origin
+    return Artifact("networks", config)
 
 
 def attacked_images(profile: Profile, splits: ImageSplits) -> ImageSet:

@@ -7,7 +7,6 @@ everything else is counting. Nothing is trained to the end and nothing is stored
 from __future__ import annotations
 
 import functools
-import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 
@@ -18,13 +17,14 @@ from snnlib import paths
 from snnlib.attacks.ensemble import MEMBERS
 from snnlib.attacks.gradients import parse_gradient
 from snnlib.attacks.prepared import prepared
+from snnlib.bench import milliseconds
 from snnlib.cache import Artifact, config_hash
 from snnlib.conversion import copy_weights, set_trainable
 from snnlib.data import ImageSet, ImageSplits
-from snnlib.evaluation import AUTHORS, AUTHORS_DRIFTING, IMAGE, IMAGE_SMOOTH, AttackPlan, ThreatModel
+from snnlib.evaluation import AUTHORS, IMAGE, AttackPlan, ThreatModel
 from snnlib.experiments import common, luu2025
 from snnlib.experiments import ozdenizci2024 as conversion
-from snnlib.experiments.common import Network, attacked_images, build_network, build_recipe, training_code
+from snnlib.experiments.common import Network, attacked_images, build_network, build_recipe
 from snnlib.experiments.ozdenizci2024_attacks import TRAINING_SURROGATE, plan_of
 from snnlib.experiments.ozdenizci2024_sizes import ConversionSize, conversion_size
 from snnlib.experiments.ozdenizci2024_tables import ATTACKS
@@ -82,15 +82,11 @@ class Training:
 
     def artifact(self, seed: int) -> Artifact:
         """What `common.fitted` calls the trained network; asking for it writes nothing."""
-        recipe = self.recipe(seed).as_config()
-        images = {"name": "cifar10", "subset": self.profile.subset, "train_per_class": self.profile.train_per_class}
-        code = training_code(None if recipe["attack"] is None else recipe["attack"]["name"])
-        config = {"model": self.outline(seed).config, "recipe": recipe, "data": images, "code": code}
+        origin = None
         if self.ann is not None:
             ann = Training(self.notebook, self.ann, self.profile).artifact(seed).hash
-            how = {"calibration": self.calibration, "scale": conversion.SCALE, "how": vars(self.how)}
-            config["origin"] = {"ann": ann, **how, "code": conversion.conversion_code()}
-        return Artifact("networks", config)
+            origin = conversion.conversion_origin(ann, self.calibration, self.how)
+        return common.network_artifact(self.outline(seed), self.recipe(seed), "cifar10", self.profile, origin)
 
 
 @dataclass(frozen=True)
@@ -126,25 +122,12 @@ def luu_attacks(trainings: Iterable[Training], profile: Profile) -> list[Attack]
     for training in trainings:
         if training.network in curves:
             plans = [(threat, plan) for threat in (AUTHORS, IMAGE) for plan in luu2025.curve_plans(profile, threat)]
-            plans += _ladder(training, profile)
+            for threat, own in luu2025.ladder_plans(training.outline(), profile):
+                plans += [(threat, plan) for plan in own]
             wanted += [Attack("12", training, threat, (plan,)) for threat, plan in plans]
         for threat, pgd in ((AUTHORS, luu2025.authors_pgd()), (IMAGE, luu2025.strong_pgd(profile))):
             wanted += [Attack("15", training, threat, (plan,)) for plan in (luu2025.authors_fgsm(), pgd)]
     return _merged(wanted)
-
-
-def _ladder(training: Training, profile: Profile) -> list[tuple[ThreatModel, AttackPlan]]:
-    """The plans of `luu2025.ladder_rows`."""
-    smooth = "smooth" in training.outline().encoder.gradients
-    plans = []
-    for threat in luu2025.LADDER:
-        if threat is IMAGE_SMOOTH and not smooth:
-            continue
-        pgd = luu2025.authors_pgd() if threat.space == "encoded" else luu2025.strong_pgd(profile)
-        noise = [] if threat is AUTHORS_DRIFTING else [luu2025.noise_plan()]
-        others = [replace(pgd, surrogate=name) for name in luu2025.OTHER_SURROGATES] if threat is IMAGE else []
-        plans += [(threat, plan) for plan in (*noise, luu2025.authors_fgsm(), pgd, *others)]
-    return plans
 
 
 def conversion_trainings(size: ConversionSize) -> list[Training]:
@@ -161,8 +144,7 @@ def conversion_trainings(size: ConversionSize) -> list[Training]:
 
 def _finetuned(notebook: str, objective: str, size: ConversionSize, how: conversion.FineTuning) -> Training:
     """As `ozdenizci2024.finetuned`, without its training."""
-    label = f"SNN, conversion from {conversion.OBJECTIVES[objective]}" + (f", {how.label}" if how.label else "")
-    network = Network(label, size.network, {}, conversion.finetune_recipe(size))
+    network = conversion.finetuned_network(objective, size, how, {})
     return Training(notebook, network, size.profile, conversion.ann_network(objective, size), how, size.calibration)
 
 
@@ -259,9 +241,13 @@ class Meter:
             images = attacked_images(training.profile, images_of(training.profile)).batch(slice(0, size), self.device)
             x, model = images.clone().requires_grad_(True), training.model().to(self.device)
             with prepared(model, gradient=parse_gradient(surrogate)):
-                forward = self._time(torch.no_grad()(lambda: model(images)))
-                gradient = self._time(lambda: torch.autograd.grad(model(x).logsumexp(1).sum(), x))
-            return forward / len(images), gradient / len(images)
+                kinds = {
+                    "forward": torch.no_grad()(lambda: model(images)),
+                    "gradient": lambda: torch.autograd.grad(model(x).logsumexp(1).sum(), x),
+                }
+                times = milliseconds(kinds, self.batches, self.device, warm_up=1)
+            per_image = {kind: sum(taken) / self.batches / 1e3 / len(images) for kind, taken in times.items()}
+            return per_image["forward"], per_image["gradient"]
 
         return self._once(training, {"batch_size": size, "surrogate": surrogate}, measure)
 
@@ -277,18 +263,6 @@ class Meter:
         if key not in self._seconds:
             self._seconds[key] = measure()
         return self._seconds[key]
-
-    def _time(self, work: Callable[[], object]) -> float:
-        work()
-        start = self._now()
-        for _ in range(self.batches):
-            work()
-        return (self._now() - start) / self.batches
-
-    def _now(self) -> float:
-        if self.device == "cuda":
-            torch.cuda.synchronize()
-        return time.perf_counter()
 
 
 def work_of(name: str) -> tuple[list[Training], list[Attack]]:

@@ -34,6 +34,7 @@ from snnlib.experiments.common import (
     inspection_code,
     trained,
 )
+from snnlib.models import Model
 from snnlib.profiles import Profile
 from snnlib.sparsity import gradient_by_operation, input_gradient_measures
 from snnlib.training.accuracy import evaluating
@@ -105,16 +106,22 @@ def ladder_rows(item: TrainedNetwork, profile: Profile) -> pd.DataFrame:
     On images also PGD by surrogates that the network was not trained with. Noise takes no forward pass in train mode,
     so it moves no running statistics and has no row under drifting BatchNorm.
     """
-    parts = []
+    plans = ladder_plans(item.model, profile)
+    return pd.concat([attacked(item, profile, threat, own) for threat, own in plans], ignore_index=True)
+
+
+def ladder_plans(model: Model, profile: Profile) -> list[tuple[ThreatModel, list[AttackPlan]]]:
+    """What `ladder_rows` runs on a model: the threat models of `LADDER` that its encoder allows, with their plans."""
+    found = []
     for threat in LADDER:
-        if threat is IMAGE_SMOOTH and "smooth" not in item.model.encoder.gradients:
+        if threat is IMAGE_SMOOTH and "smooth" not in model.encoder.gradients:
             continue
         pgd = authors_pgd() if threat.space == "encoded" else strong_pgd(profile)
         plans = [authors_fgsm(), pgd] if threat is AUTHORS_DRIFTING else [noise_plan(), authors_fgsm(), pgd]
         if threat is IMAGE:
             plans += [replace(pgd, surrogate=surrogate) for surrogate in OTHER_SURROGATES]
-        parts.append(attacked(item, profile, threat, plans))
-    return pd.concat(parts, ignore_index=True)
+        found.append((threat, plans))
+    return found
 
 
 def curve_rows(item: TrainedNetwork, profile: Profile) -> pd.DataFrame:

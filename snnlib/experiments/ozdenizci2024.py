@@ -113,11 +113,21 @@ def finetuned(
     item = ann(objective, size, seed, data_dir)
     snn = converted(item, size, how.keep_batch_norm)
     set_trainable(snn, thresholds=how.thresholds)
-    label = f"SNN, conversion from {OBJECTIVES[objective]}" + (f", {how.label}" if how.label else "")
-    network = Network(label, size.network, snn.config, finetune_recipe(size))
-    origin = {"ann": item.run, "calibration": size.calibration, "scale": SCALE, "how": vars(how)}
-    origin["code"] = conversion_code()
+    network = finetuned_network(objective, size, how, snn.config)
+    origin = conversion_origin(item.run, size.calibration, how)
     return fitted(network, snn, build_recipe(network, size.profile, seed), item.splits, size.profile, seed, origin)
+
+
+def finetuned_network(objective: str, size: ConversionSize, how: FineTuning, model: dict) -> Network:
+    """What `finetuned` trains: its label and recipe. model: options of the converted SNN."""
+    label = f"SNN, conversion from {OBJECTIVES[objective]}" + (f", {how.label}" if how.label else "")
+    return Network(label, size.network, model, finetune_recipe(size))
+
+
+def conversion_origin(ann_run: str, calibration: dict, how: FineTuning) -> dict:
+    """What decides the weights that fine-tuning starts from, beside the SNN's own options."""
+    origin = {"ann": ann_run, "calibration": calibration, "scale": SCALE, "how": vars(how)}
+    return {**origin, "code": conversion_code()}
 
 
 def end_to_end_network(comparison: str, size: ConversionSize) -> Network:

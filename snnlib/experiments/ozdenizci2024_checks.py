@@ -46,7 +46,7 @@ def published_by_steps() -> pd.DataFrame:
     **Source:** Schmolli et al. 2025, table B3.
     """
     table = load_reference("schmolli2025_tables")
-    chosen = table[(table.table == "Table B3") & (table.attack == "PGD ensemble") & (table.eps255.map(_is_level))]
+    chosen = table[(table.table == "Table B3") & (table.attack == "PGD ensemble") & (table.eps255 == LEVEL)]
     chosen = chosen.assign(robust_accuracy=chosen.value / 100, steps=chosen.steps.astype(int))
     return chosen[["variant", "sparsity", "steps", "robust_accuracy"]].reset_index(drop=True)
 
@@ -104,7 +104,3 @@ def _against(alone: pd.DataFrame, together: pd.DataFrame) -> dict:
     ours, beside = (float((~broken[side]).mean()) for side in ("alone", "all"))
     only_ours = int((broken["alone"] & ~broken["all"]).sum())
     return {"ours": ours, "beside": beside, "only_ours": only_ours, "holds": ours >= beside}
-
-
-def _is_level(eps255: object) -> bool:
-    return pd.notna(eps255) and float(eps255) == LEVEL

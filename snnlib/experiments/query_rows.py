@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import hashlib
 from collections.abc import Callable
 
 import pandas as pd
@@ -16,6 +15,7 @@ from snnlib.data import ImageSet
 from snnlib.evaluation import predictions
 from snnlib.experiments.common import TrainedNetwork
 from snnlib.progress import progress
+from snnlib.training.checkpoint import state_digest
 
 
 def query_rows(
@@ -35,7 +35,7 @@ def query_rows(
         "network": item.run,
         "label": item.network.label,
         "budget": vars(budget),
-        "images": _digest(images),
+        "images": state_digest({"pixels": images.images, "labels": images.labels}),
         "batch_size": batch_size,
     }
 
@@ -65,10 +65,3 @@ def _rows(
         parts.append(pd.DataFrame({"sample": index.numpy(), **columns}))
     names = {"run": item.run, "model": item.network.label, "seed": item.seed, "dataset": item.splits.name}
     return pd.concat(parts, ignore_index=True).assign(clean_correct=clean_correct.numpy(), split="test", **names)
-
-
-def _digest(images: ImageSet) -> str:
-    """16 hex digits over pixels and labels: two chapters attack different images of the same networks."""
-    digest = hashlib.sha256(images.images.contiguous().numpy())
-    digest.update(images.labels.contiguous().numpy())
-    return digest.hexdigest()[:16]

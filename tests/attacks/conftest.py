@@ -11,6 +11,12 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from snnlib.data import ImageSet
+from snnlib.encoding import build_encoder
+from snnlib.evaluation import predictions
+from snnlib.models import Model
+from snnlib.neurons import LIF, use_kernel
+
 
 class Linear(nn.Module):
     """Two classes, logits [0, w·x + bias]: for label 1 the worst point of a ball is known in closed form."""
@@ -108,6 +114,32 @@ def images_for(
     for module, training in flags.items():
         module.training = training
     return images, labels
+
+
+class SmallSpiking(nn.Module):
+    """Encoded images to logits through two spiking layers; the mean over time of the read-out."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layers = nn.Sequential(
+            nn.Linear(48, 32), LIF(threshold=0.3), nn.Linear(32, 32), LIF(threshold=0.2, leak=0.7), nn.Linear(32, 3)
+        )
+
+    def forward(self, encoded: Tensor) -> Tensor:
+        return self.layers(encoded.flatten(2)).mean(0)
+
+
+@pytest.fixture(scope="module")
+def small_spiking() -> tuple[Model, ImageSet]:
+    """A small spiking network, images, and its own answers as labels but for one in six."""
+    with torch.random.fork_rng():
+        torch.manual_seed(4)
+        model = Model(build_encoder("direct", 3), SmallSpiking(), {}).eval()
+    pixels = torch.randint(0, 256, (30, 3, 4, 4), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
+    with use_kernel("reference"):
+        labels = predictions(model, ImageSet(pixels, torch.zeros(30, dtype=torch.int64)))
+    labels[::6] = (labels[::6] + 1) % 3
+    return model, ImageSet(pixels, labels)
 
 
 @pytest.fixture

@@ -12,7 +12,6 @@ from snnlib.attacks.ensemble import MEMBERS
 from snnlib.attacks.gradients import backward_through_rate, bptt, relu_proxy, straight_through
 from snnlib.attacks.gradients.per_sample import PerSample
 from snnlib.attacks.prepared import prepared
-from snnlib.encoding import build_encoder
 from snnlib.errors import InputError
 from snnlib.models import Model
 from snnlib.neurons import LIF, surrogates, use_kernel
@@ -28,28 +27,10 @@ def plain_loops():
         yield
 
 
-class Body(nn.Module):
-    def __init__(self) -> None:
-        super().__init__()
-        self.layers = nn.Sequential(
-            nn.Linear(48, 32), LIF(threshold=0.3), nn.Linear(32, 32), LIF(threshold=0.2, leak=0.7), nn.Linear(32, 3)
-        )
-
-    def forward(self, encoded: Tensor) -> Tensor:
-        return self.layers(encoded.flatten(2)).mean(0)
-
-
 @pytest.fixture(scope="module")
-def case() -> tuple[Model, Tensor, Tensor]:
-    """A small spiking network, images, and its own answers as labels but for one in six."""
-    with torch.random.fork_rng():
-        torch.manual_seed(4)
-        model = Model(build_encoder("direct", 3), Body(), {}).eval()
-        images = torch.rand(30, 3, 4, 4)
-    with use_kernel("reference"), torch.no_grad():
-        labels = model(images).argmax(1)
-    labels[::6] = (labels[::6] + 1) % 3
-    return model, images, labels
+def case(small_spiking) -> tuple[Model, Tensor, Tensor]:
+    model, image_set = small_spiking
+    return model, image_set.batch(slice(None)), image_set.labels
 
 
 def run(case, **options):

@@ -6,18 +6,15 @@ import math
 
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from snnlib.attacks import Budget, fgsm, pgd
 from snnlib.attacks.ensemble import MEMBERS, ensemble_attack, member_generator
 from snnlib.attacks.gradients import backward_through_rate, bptt, parse_gradient, relu_proxy, straight_through
-from snnlib.data import ImageSet
-from snnlib.encoding import build_encoder
 from snnlib.ensemble_rows import ensemble_rows
 from snnlib.errors import InputError
-from snnlib.evaluation import ENCODED, IMAGE, AttackPlan, predictions
-from snnlib.models import Model
-from snnlib.neurons import LIF, surrogates, use_kernel
+from snnlib.evaluation import ENCODED, IMAGE, AttackPlan
+from snnlib.neurons import surrogates, use_kernel
 from snnlib.results import check_rows, clean_accuracy, robust_accuracy
 
 EPS = 0.03
@@ -35,30 +32,9 @@ def plain_loops():
         yield
 
 
-class Body(nn.Module):
-    """Encoded images to logits through two spiking layers; the mean over time of the read-out."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.layers = nn.Sequential(
-            nn.Linear(48, 32), LIF(threshold=0.3), nn.Linear(32, 32), LIF(threshold=0.2, leak=0.7), nn.Linear(32, 3)
-        )
-
-    def forward(self, encoded: Tensor) -> Tensor:
-        return self.layers(encoded.flatten(2)).mean(0)
-
-
 @pytest.fixture(scope="module")
-def case():
-    """A small spiking network, images, and its own answers as labels but for one in six."""
-    with torch.random.fork_rng():
-        torch.manual_seed(4)
-        model = Model(build_encoder("direct", 3), Body(), {}).eval()
-    pixels = torch.randint(0, 256, (30, 3, 4, 4), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
-    with use_kernel("reference"):
-        labels = predictions(model, ImageSet(pixels, torch.zeros(30, dtype=torch.int64)))
-    labels[::6] = (labels[::6] + 1) % 3
-    return model, ImageSet(pixels, labels)
+def case(small_spiking):
+    return small_spiking
 
 
 def attacked(case, **options):
