@@ -72,12 +72,12 @@ else
     python="$venv/bin/python"
 fi
 
-if [ "$extra" = bench ]; then exec "$python" -P -m snnlib.run "$@"; fi
+if [ "$extra" = bench ]; then exec "$python" -P -m snnlib.companion.runner "$@"; fi
 
 cd "$root"
 step() { echo "== $1"; shift; "$@" || { echo "FAILED: $*" >&2; exit 1; }; }
 step "style" "$python" -m ruff check --output-format=concise .
-step "notebooks at profile smoke" "$python" -P -m snnlib.run --profile smoke
+step "notebooks at profile smoke" "$python" -P -m snnlib.companion.runner --profile smoke
 # One worker per core, one thread each: two workers with two threads each would wait for each other most of the time.
 export OMP_NUM_THREADS=1 SNNLIB_THREADS=1
 workers=(-n auto --maxprocesses=8 --dist loadscope)

@@ -1,10 +1,37 @@
-"""Adversarial robustness of spiking neural networks: an executable companion to two papers.
+"""Adversarial robustness of spiking neural networks: neurons, models, attacks, audit, conversion, theory.
 
-Importing the package applies the process settings of `snnlib.runtime` (allocator, threads).
+Subpackages load on first use and importing them changes nothing in the process; `snnlib.companion` rebuilds the figures
+of two papers with them.
 """
 
-from snnlib import runtime as runtime
+from __future__ import annotations
 
-__version__ = "0.1.0"
+import importlib
+from types import ModuleType
 
-runtime.apply_process_settings()
+__version__ = "0.2.0"
+
+__all__ = [
+    "attacks",
+    "audit",
+    "conversion",
+    "data",
+    "encoding",
+    "energy",
+    "models",
+    "neurons",
+    "runtime",
+    "sparsity",
+    "theory",
+    "training",
+]
+
+
+def __getattr__(name: str) -> ModuleType:
+    if name in __all__:
+        return importlib.import_module(f"snnlib.{name}")
+    raise AttributeError(f"snnlib has no {name!r}; it has {', '.join(__all__)}")
+
+
+def __dir__() -> list[str]:
+    return sorted([*__all__, "__version__"])

@@ -9,7 +9,7 @@ import nbformat
 import pytest
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 
-from snnlib import paths
+from snnlib.companion import paths
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 

@@ -9,13 +9,13 @@ import torch
 from torch import Tensor, nn
 
 from snnlib.data.image_set import ImageSet
+from snnlib.data.torchvision_ops import import_torchvision
 from snnlib.encoding import DirectEncoder
 from snnlib.energy import count_spikes, dense_macs, followup_operations, outgoing_synapses, synaptic_operations
 from snnlib.errors import InputError
 from snnlib.models import Model, build_model
 from snnlib.models.convertible import OverTime
 from snnlib.neurons import IF, use_kernel
-from snnlib.torchvision_ops import import_torchvision
 
 
 @pytest.fixture(autouse=True)

@@ -15,8 +15,8 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 
+from snnlib.data.torchvision_ops import import_torchvision
 from snnlib.errors import InputError
-from snnlib.torchvision_ops import import_torchvision
 
 Checksums = Mapping[str, str]
 """File name -> MD5 as published with the data set."""

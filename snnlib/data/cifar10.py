@@ -20,10 +20,10 @@ import torch
 
 from snnlib.data.checked_files import Checksums, extract_checked, one_line, require_all_md5
 from snnlib.data.image_set import ImageSet
+from snnlib.data.torchvision_ops import import_torchvision
 from snnlib.data.torchvision_sets import Originals, fetch_cifar, has_cifar, read_cifar
 from snnlib.errors import InputError
 from snnlib.progress import progress
-from snnlib.torchvision_ops import import_torchvision
 
 CLASS_NAMES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 BIN_FOLDER = "cifar-10-batches-bin"

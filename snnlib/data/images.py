@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 
-from snnlib import paths
 from snnlib.data.cifar10 import CLASS_NAMES, read_cifar10
 from snnlib.data.embedded import read_embedded
 from snnlib.data.image_set import ImageSet, ImageSplits, split_train_validation
@@ -38,7 +38,7 @@ def load_images(
 
     name: "cifar10", "cifar100", "svhn" or "tinyimagenet".
     subset: "whole", or "embedded" (CIFAR-10 only, 500 + 100 images per class, no download).
-    data_dir: folder with the whole data set, or for its download; `data` among the artifacts by default.
+    data_dir: folder with the whole data set, or for its download; `default_folder()` otherwise.
     validation_fraction, seed: how many training images per class are held out, and which.
     train_per_class, test_per_class: keep only the first images of each class, before anything is held out.
 
@@ -60,9 +60,16 @@ def load_images(
     return ImageSplits(name, train, validation, test, len(class_names), class_names)
 
 
+def default_folder() -> Path:
+    """Where whole data sets are kept: `SNNLIB_DATA`, else `snnlib/data` in the user's cache (`XDG_CACHE_HOME`)."""
+    if os.environ.get("SNNLIB_DATA"):
+        return Path(os.environ["SNNLIB_DATA"]).expanduser()
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "snnlib" / "data"
+
+
 def _originals(name: str, subset: str, data_dir: Path | str | None) -> Originals:
     if subset == "whole":
-        return DATA_SETS[name](paths.ARTIFACTS / "data" if data_dir is None else Path(data_dir))
+        return DATA_SETS[name](default_folder() if data_dir is None else Path(data_dir))
     if name != "cifar10":
         raise InputError(f"data set {name!r} has no embedded subset, only cifar10 has: use subset='whole'")
     return *read_embedded(), CLASS_NAMES

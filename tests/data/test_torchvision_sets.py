@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 import torch
 
+from snnlib.data.torchvision_ops import import_torchvision
 from snnlib.data.torchvision_sets import fetch_cifar, has_cifar, read_cifar, read_svhn
 from snnlib.errors import InputError
-from snnlib.torchvision_ops import import_torchvision
 
 
 @pytest.fixture(scope="module")

@@ -8,10 +8,10 @@ import pytest
 import torch
 from torch import nn
 
+from snnlib.data.torchvision_ops import import_torchvision
 from snnlib.models import build_model, parameter_count
 from snnlib.models.layers import over_static_time
 from snnlib.neurons import neurons_of
-from snnlib.torchvision_ops import import_torchvision
 
 TORCHVISION_PARAMETERS = {18: 11_689_512, 34: 21_797_672, 50: 25_557_032}
 """Published for 1000 classes."""

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from snnlib.series import cell_text, load_notebook, load_series
+from snnlib.companion.runner.series import cell_text, load_notebook, load_series
 
 NOTEBOOKS = Path(__file__).resolve().parent.parent.parent / "notebooks"
 PATHS = sorted(NOTEBOOKS.glob("*.ipynb"))

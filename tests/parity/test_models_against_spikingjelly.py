@@ -9,9 +9,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from snnlib.data.torchvision_ops import import_torchvision
 from snnlib.models import build_model, parameter_count
 from snnlib.neurons import use_kernel
-from snnlib.torchvision_ops import import_torchvision
 
 import_torchvision()
 sj_neuron = pytest.importorskip("spikingjelly.activation_based.neuron", reason="spikingjelly is not installed")

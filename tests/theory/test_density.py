@@ -6,13 +6,13 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from snnlib.companion.luu2025.statements.counterexamples import PreActivation
 from snnlib.errors import InputError
 from snnlib.models import build_model
 from snnlib.models.layers import over_time
 from snnlib.neurons import LIF, Surrogate, surrogates
 from snnlib.theory import check_density, weight_gradient_density
 from snnlib.theory.checks import BEHIND_NEURON
-from snnlib.theory.counterexamples import PreActivation
 
 SHARPEST_FIRST = ["density", "union", "rows_columns", "spikes"]
 

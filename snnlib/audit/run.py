@@ -1,0 +1,158 @@
+"""The audit: every check in order, each on what the earlier ones have measured."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+
+import torch
+from torch import Tensor, nn
+
+from snnlib.attacks.budget import Budget
+from snnlib.attacks.ensemble import MEMBERS
+from snnlib.attacks.inputs import check_count, check_inputs
+from snnlib.audit.case import Case, CouldNotDo, Effort, unchanged
+from snnlib.audit.classical import (
+    class_count,
+    optimisation_at_test_time,
+    output_range,
+    randomised_output,
+    square_beats_white_box,
+    zero_gradients,
+)
+from snnlib.audit.report import NOT_DONE, AuditReport, Finding
+from snnlib.audit.spiking import (
+    OWN,
+    Check,
+    backward_rule_gain,
+    batch_norm_mode,
+    encoder_gradient_gain,
+    ensemble_gain,
+    gradient_in_eval,
+    image_against_encoded,
+    loss_gain,
+    loss_surface,
+    many_steps_against_one,
+    noise_against_fgsm,
+    pool_gradient_gain,
+    samples_without_gradient,
+    unbounded_eps,
+)
+from snnlib.errors import InputError
+from snnlib.progress import progress
+
+STRONGEST_MEMBERS = (
+    "exponential(height=0.3, rate=2)",
+    "exponential(height=1, rate=2)",
+    "piecewise_linear(width=1, height=1)",
+    "piecewise_linear(width=0.5, height=2)",
+    "rectangular(width=1)",
+    "straight_through(height=1)",
+)
+"""Of the 19 members those that the follow-up of Özdenizci & Legenstein 2024 finds strongest alone (its table A1), in
+that order, and the straight-through one."""
+EFFORTS = {
+    "smoke": Effort(
+        steps=3, queries=20, members=STRONGEST_MEMBERS[:2], restarts=2, grid=3, pictured=5, eps_factors=(1.0,)
+    ),
+    "quick": Effort(steps=20, queries=300, members=STRONGEST_MEMBERS, restarts=len(STRONGEST_MEMBERS)),
+    "paper": Effort(steps=100, queries=5000, members=tuple(MEMBERS), restarts=len(MEMBERS), grid=21),
+}
+CHECKS: dict[str, Check] = {
+    check.__name__: check
+    for check in (
+        randomised_output,
+        class_count,
+        output_range,
+        optimisation_at_test_time,
+        gradient_in_eval,
+        zero_gradients,
+        samples_without_gradient,
+        noise_against_fgsm,
+        many_steps_against_one,
+        unbounded_eps,
+        loss_surface,
+        loss_gain,
+        ensemble_gain,
+        backward_rule_gain,
+        pool_gradient_gain,
+        encoder_gradient_gain,
+        batch_norm_mode,
+        image_against_encoded,
+        square_beats_white_box,
+    )
+}
+
+
+def audit(
+    model: nn.Module,
+    images: Tensor,
+    labels: Tensor,
+    budget: Budget,
+    *,
+    effort: str | Effort = "quick",
+    generator: torch.Generator | None = None,
+    batch_size: int = 100,
+) -> AuditReport:
+    """Look for every sign that the robustness of `model` is an attacker's blindness. The model comes back as it was.
+
+    images: [N, C, H, W] in [0, 1], on the model's device. labels: [N] class numbers. budget: "linf" or "l2" on images.
+    effort: a key of `EFFORTS`, or one of your own. generator: gives the seed of all noise.
+    Any `images -> logits` module will do, of whatever framework, as long as it resets its own state between calls. A
+    check that a model does not allow says so in the report; a model without gradient is a finding, no error.
+    Errors: InputError for inputs that do not fit, and for logits that are not finite.
+    """
+    size = _effort(effort)
+    check_inputs(model, images, labels, budget, generator)
+    check_count("batch_size", batch_size)
+    if budget.space != "image" or budget.norm not in ("linf", "l2"):
+        raise InputError(
+            f"budget is {budget}; expected 'linf' or 'l2' on images: the code is attacked in one of the checks"
+        )
+    seed = 0 if generator is None else generator.initial_seed()
+    cuda = [images.device] if images.device.type == "cuda" else []
+    with unchanged(model), torch.random.fork_rng(devices=cuda):
+        torch.manual_seed(seed)
+        case = Case(model, images, labels, budget, size, seed, batch_size)
+        _ = case.logits  # refuses what cannot be audited before any check runs
+        findings = tuple(_outcome(check, case) for check in progress(CHECKS.values(), label="audit"))
+        own = case.left_by(OWN) if OWN in case.fooled else case.correct
+        return AuditReport(
+            model=_name_of(model),
+            eps=budget.eps,
+            norm=budget.norm,
+            images=len(images),
+            correct=len(case.correct),
+            own_robust=len(own),
+            robust=len(case.standing),
+            effort=_plain(asdict(size)),
+            seed=seed,
+            findings=findings,
+            attacks=tuple(case.lines.values()),
+            curves=case.curves,
+        )
+
+
+def _effort(effort: str | Effort) -> Effort:
+    if isinstance(effort, Effort):
+        return effort
+    if effort not in EFFORTS:
+        raise InputError(f"effort is {effort!r}; expected one of {', '.join(EFFORTS)}, or an Effort of your own")
+    return EFFORTS[effort]
+
+
+def _outcome(check: Check, case: Case) -> Finding:
+    """The finding of one check, or the reason why the model does not allow it."""
+    try:
+        return check(case)
+    except (CouldNotDo, InputError) as reason:
+        known = "no gradient reaches the image" if not case.differentiable else str(reason)
+        return Finding(check.__name__, (check.__doc__ or "").splitlines()[0], {}, "", NOT_DONE, known)
+
+
+def _name_of(model: nn.Module) -> str:
+    config = getattr(model, "config", None)
+    return str(config["name"]) if isinstance(config, dict) and "name" in config else type(model).__name__
+
+
+def _plain(values: dict) -> dict:
+    return {name: list(value) if isinstance(value, tuple) else value for name, value in values.items()}

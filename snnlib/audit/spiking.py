@@ -1,0 +1,314 @@
+"""The signs of masking that spiking networks show, for any `images -> logits` module as far as it allows."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from snnlib.attacks.apgd import apgd
+from snnlib.attacks.budget import Budget
+from snnlib.attacks.gradients import SpikeGradient, parse_gradient
+from snnlib.attacks.gradients.base import BackpropagationThroughTime
+from snnlib.attacks.noise import random_noise
+from snnlib.attacks.projected_gradient import pgd
+from snnlib.attacks.same_function import POOL_GRADIENTS, dense_pool_gradient
+from snnlib.attacks.single_step import fgsm
+from snnlib.audit.case import GRADES, Case, CouldNotDo
+from snnlib.audit.foreign import exchanged_surrogates, foreign_neurons
+from snnlib.audit.report import CLEAN, FEWEST_CORRECT, MASKED, NOTE, SUSPICIOUS, Finding
+from snnlib.encoding import Encoder, encoder_gradient
+from snnlib.neurons import neurons_of
+
+BACKWARD_RULES = ("backward_through_rate", "adaptive_sharpness", "rate_gradient", "hart", "potential_dependent")
+UPHILL_MASKED, UPHILL_SUSPICIOUS = 0.6, 0.8
+"""Share of images whose loss rises more along the gradient than along noise of the same size; blindness gives ½."""
+OWN = "own gradient"
+CODE_REMARKS = {
+    "weaker": "robustness on the code says nothing about images",
+    "stronger, exact": "the code has a budget of its own at every time step",
+    "stronger": "the encoder may hide the image from the attacker",
+}
+
+
+def gradient_in_eval(case: Case) -> Finding:
+    """Does a gradient reach the image while the network is in the mode in which it is deployed?"""
+    present = {
+        mode: 1 - case.share(int((slopes["margin"] == 0).flatten(1).all(1).sum()))
+        for mode, slopes in (("eval", case.slopes), ("train", case.gradients(training=True)))
+    }
+    return Finding(
+        "gradient_in_eval",
+        "share of the correct images that a gradient of the margin reaches, by mode (BatchNorm always in eval)",
+        present,
+        "none in eval mode (masked)",
+        MASKED if len(case.correct) and present["eval"] == 0 else CLEAN,
+        "a gradient attack on the deployed network has nothing to follow"
+        + ("; in train mode there is one" if present["train"] > 0 else ""),
+    )
+
+
+def samples_without_gradient(case: Case) -> Finding:
+    """Who has no gradient even of the margin, which no softmax can flatten? And how sparse is it elsewhere?"""
+    slopes = case.slopes["margin"].flatten(1)
+    silent = int((slopes == 0).all(1).sum())
+    zero_entries = float((slopes == 0).double().mean(1).sum())
+    return Finding(
+        "samples_without_gradient",
+        "gradient of the margin at the correct images, in eval mode",
+        {"samples": silent, "share": case.share(silent), "zero_entries": case.share(zero_entries)},
+        f"samples without any gradient; {GRADES}",
+        case.grade(silent),
+        "spikes, pools or the encoder cut the gradient: use another surrogate, or search without gradients",
+    )
+
+
+def loss_gain(case: Case) -> Finding:
+    """Do losses that no softmax can flatten find what cross-entropy missed?"""
+    runs = {"PGD, margin": {"loss": "margin"}}
+    if case.logits.shape[1] > 2:
+        runs["APGD-DLR"] = {"attack": apgd, "loss": "dlr"}
+    return _gain(
+        case,
+        "loss_gain",
+        "PGD on the margin and APGD-DLR, on what cross-entropy left",
+        runs,
+        "the softmax hides the way: report the worst case over these losses",
+    )
+
+
+def ensemble_gain(case: Case) -> Finding:
+    """Do other surrogates find what as many runs by the training surrogate missed?"""
+    members = {name: parse_gradient(name) for name in case.effort.members}
+    if not neurons_of(case.model):
+        members = {name: each for name, each in members.items() if isinstance(each, BackpropagationThroughTime)}
+    return _gain(
+        case,
+        "ensemble_gain",
+        f"PGD by {len(members)} gradients, on what {case.effort.restarts} runs by its own left",
+        {f"PGD, {name}": _by(case, gradient) for name, gradient in members.items()},
+        "the training surrogate hides what others see: attack with the ensemble",
+    )
+
+
+def backward_rule_gain(case: Case) -> Finding:
+    """Do other backward rules (BPTR, ASSG, RGA, HART, PDSG) find what the training surrogate missed?"""
+    if not neurons_of(case.model):
+        raise CouldNotDo("these rules stand in for the forward of snnlib's neurons, and the model has none")
+    return _gain(
+        case,
+        "backward_rule_gain",
+        "PGD by BPTR, ASSG, RGA, HART and PDSG, on what its own surrogate left",
+        {f"PGD, {name}": _by(case, parse_gradient(name)) for name in BACKWARD_RULES},
+        "backpropagation through time hides what these see: attack with them too",
+    )
+
+
+def pool_gradient_gain(case: Case) -> Finding:
+    """Does a dense gradient of the max pools, at the same maxima, find what the sparse one missed?"""
+    if not any(isinstance(module, nn.MaxPool2d) for module in case.model.modules()):
+        raise CouldNotDo("no nn.MaxPool2d layer in the model")
+    return _gain(
+        case,
+        "pool_gradient_gain",
+        "PGD with the max pool's gradient spread over its window, on what the sparse one left",
+        {f"PGD, pool {kind}": {"around": dense_pool_gradient(case.model, kind)} for kind in POOL_GRADIENTS},
+        "the max pool hides pixels from the attacker, not from the network",
+    )
+
+
+def encoder_gradient_gain(case: Case) -> Finding:
+    """Do the encoder's other declared gradients find what its own one missed?"""
+    encoders = [module for module in case.model.modules() if isinstance(module, Encoder)]
+    if not encoders:
+        raise CouldNotDo("no snnlib encoder in the model")
+    others = [name for name in encoders[0].gradients if name not in (encoders[0].gradient, "none")]
+    if not others:
+        raise CouldNotDo(f"{type(encoders[0]).__name__} declares one gradient, {encoders[0].gradient!r}")
+    return _gain(
+        case,
+        "encoder_gradient_gain",
+        f"PGD with the encoder's gradient {' and '.join(others)}, on what {encoders[0].gradient!r} left",
+        {f"PGD, encoder {name}": {"around": encoder_gradient(case.model, name)} for name in others},
+        "the encoder hides the image from the attacker: attack through every stand-in",
+    )
+
+
+def many_steps_against_one(case: Case) -> Finding:
+    """Is one step stronger than many from a random start?"""
+    single, many = case.run("FGSM", fgsm), case.pgd("PGD")
+    lead = int(single.sum()) - int(many.sum())
+    return Finding(
+        "many_steps_against_one",
+        f"images fooled by FGSM and by one run of PGD with {case.effort.steps} steps",
+        {"fgsm": int(single.sum()), "pgd": int(many.sum()), "only_fgsm": case.beyond(single, many)},
+        f"lead of FGSM; {GRADES}",
+        case.grade(lead),
+        "small steps lose their way: the loss surface misleads a gradient attack",
+    )
+
+
+def noise_against_fgsm(case: Case) -> Finding:
+    """Is uniform noise stronger than a gradient step of the same size?"""
+    noise, single = case.run("noise", random_noise), case.run("FGSM", fgsm)
+    lead = int(noise.sum()) - int(single.sum())
+    return Finding(
+        "noise_against_fgsm",
+        "images fooled by one draw of noise and by FGSM",
+        {"noise": int(noise.sum()), "fgsm": int(single.sum()), "only_noise": case.beyond(noise, single)},
+        f"lead of noise; {GRADES}",
+        case.grade(lead),
+        "the gradient points nowhere",
+    )
+
+
+def unbounded_eps(case: Case) -> Finding:
+    """Does PGD fool every image when it may change it into any other?"""
+    pixels = case.images[0].numel()
+    largest = 1.0 if case.budget.norm == "linf" else math.sqrt(pixels)
+    curve = [{"eps": 0.0, "robust_accuracy": case.share(len(case.correct))}]
+    for eps in sorted({min(case.budget.eps * factor, largest) for factor in case.effort.eps_factors}):
+        found = case.pgd("PGD" if eps == case.budget.eps else f"PGD at eps {eps:.4g}", budget=case.at_eps(eps))
+        curve.append({"eps": eps, "robust_accuracy": 1 - case.share(int(found.sum()))})
+    label = f"PGD at eps {largest:.4g}, unbounded"
+    left = len(case.correct) - int(case.pgd(label, budget=case.at_eps(largest)).sum())
+    case.curves["eps"] = curve
+    return Finding(
+        "unbounded_eps",
+        f"PGD with eps = {largest:.4g}, at which the ball holds every image",
+        {"left": left, "share": case.share(left)},
+        f"samples that survive; {GRADES}",
+        case.grade(left),
+        "an attack that may turn an image into any other and fails is blind",
+    )
+
+
+def loss_surface(case: Case) -> Finding:
+    """Does the loss rise along the gradient, more than along noise of the same size?"""
+    x, labels = case.images[case.correct], case.labels[case.correct]
+    if not len(x):
+        raise CouldNotDo("no image is classified correctly")
+    uphill = case.budget.steepest(case.slopes["margin"])
+    generator = torch.Generator().manual_seed(case.seed)
+    noise = torch.randn(x.shape[1:], dtype=x.dtype, generator=generator).to(x.device).expand_as(x)
+    sideways = case.budget.steepest(noise)
+    eps, start = case.budget.eps, case.margins(x, labels)
+    along, beside = (case.margins((x + eps * way).clamp(0, 1), labels) for way in (uphill, sideways))
+    tiny = case.margins((x + 0.01 * eps * uphill).clamp(0, 1), labels)
+    higher = float((along > beside).double().mean() + 0.5 * (along == beside).double().mean())
+    case.curves["surface"] = _surface(case, x, labels, uphill, sideways)
+    outcome = MASKED if higher < UPHILL_MASKED else SUSPICIOUS if higher < UPHILL_SUSPICIOUS else CLEAN
+    if len(x) < FEWEST_CORRECT and outcome != CLEAN:
+        outcome = NOTE
+    return Finding(
+        "loss_surface",
+        "margin at eps along the gradient and along noise, mean over the correct images",
+        {
+            "higher_than_noise": higher,
+            "rise_along_gradient": float((along - start).mean()),
+            "rise_along_noise": float((beside - start).mean()),
+            "unchanged_at_eps_100": float((tiny == start).double().mean()),
+        },
+        f"higher along the gradient on fewer than {UPHILL_SUSPICIOUS:.0%} of the images (suspicious), "
+        f"{UPHILL_MASKED:.0%} (masked), given {FEWEST_CORRECT} of them",
+        outcome,
+        "the gradient does not tell where the loss grows",
+    )
+
+
+def image_against_encoded(case: Case) -> Finding:
+    """The same attack on the image and on the encoded input, each time step on its own: two threat models."""
+    if not (hasattr(case.model, "encoder") and hasattr(case.model, "body")):
+        raise CouldNotDo("the model has no .encoder and .body apart")
+    if case.budget.norm != "linf":
+        raise CouldNotDo("a radius on the code compares with one on the image in 'linf' only")
+    on_image = case.pgd("PGD")
+    on_code = case.pgd("PGD on the code", budget=Budget(case.budget.eps, space="encoded"))
+    left_image, left_code = (1 - case.share(int(found.sum())) for found in (on_image, on_code))
+    exact = "exact" in getattr(case.model.encoder, "gradients", ())
+    hidden = case.grade(int(on_code.sum()) - int(on_image.sum()))
+    higher = NOTE if case.grade(int(on_image.sum()) - int(on_code.sum())) != CLEAN else CLEAN
+    return Finding(
+        "image_against_encoded",
+        f"share of the correct images left by PGD at {255 * case.budget.eps:g}/255 on the image and on the code",
+        {"image": left_image, "encoded": left_code},
+        "the attack on the code, where no encoder stands in the way, finds more (suspicious) or fewer (note)",
+        higher if hidden == CLEAN else NOTE if exact else SUSPICIOUS,
+        CODE_REMARKS["weaker" if hidden == CLEAN else "stronger, exact" if exact else "stronger"],
+    )
+
+
+def batch_norm_mode(case: Case) -> Finding:
+    """BatchNorm in train mode while attacking, as some codes do, against the deployed network."""
+    if not any(isinstance(module, _BatchNorm) for module in case.model.modules()):
+        raise CouldNotDo("the model has no BatchNorm")
+    in_eval, in_train = case.pgd("PGD"), case.pgd("PGD, BatchNorm in train", batch_norm="train")
+    beyond = case.beyond(in_train, in_eval)
+    overstated = int(in_eval.sum()) - int(in_train.sum())
+    outcome = case.grade(beyond)
+    if outcome == CLEAN and case.grade(overstated) != CLEAN:
+        outcome = NOTE
+    return Finding(
+        "batch_norm_mode",
+        "images fooled by PGD with BatchNorm in eval and in train mode, both scored in eval",
+        {"eval": int(in_eval.sum()), "train": int(in_train.sum()), "only_train": beyond},
+        f"samples found beyond eval mode; {GRADES}; fewer is a note",
+        outcome,
+        "an attack with batch statistics differentiates another function: attack in eval mode"
+        if outcome == NOTE
+        else "running statistics hide what batch statistics show",
+    )
+
+
+def own_gradient(case: Case) -> Tensor:
+    """[N] bool: fooled by PGD with the model's own gradient, in as many runs as the ensemble has members."""
+    if not case.differentiable:
+        return case.nobody(OWN)
+    return case.pgd(OWN, restarts=case.effort.restarts)
+
+
+def _gain(case: Case, name: str, measured: str, runs: dict[str, dict], remark: str) -> Finding:
+    """What these runs find beyond the model's own gradient, each on what the earlier ones left.
+
+    runs: label -> options of `Case.run`; the attack is PGD unless given.
+    """
+    base = own_gradient(case)
+    tried, found = [OWN], torch.zeros_like(base)
+    for label, options in runs.items():
+        found |= case.run(label, **{"attack": pgd, "steps": case.effort.steps, "on": case.left_by(*tried), **options})
+        tried.append(label)
+    beyond = case.beyond(found, base)
+    numbers = {"left_by_own_gradient": len(case.left_by(OWN)), "found": beyond, "share": case.share(beyond)}
+    return Finding(name, measured, numbers, f"samples found beyond it; {GRADES}", case.grade(beyond), remark)
+
+
+def _by(case: Case, gradient: SpikeGradient) -> dict:
+    """Options by which this model is attacked with another gradient; with foreign neurons a surrogate's."""
+    if neurons_of(case.model):
+        return {"gradient": gradient}
+    if not foreign_neurons(case.model):
+        raise CouldNotDo("no neuron of snnlib, snnTorch or SpikingJelly whose surrogate could be exchanged")
+    with exchanged_surrogates(case.model, gradient.surrogate):
+        same = torch.equal(case.deployed(case.images[: case.batch_size]), case.logits[: case.batch_size])
+    if not same:
+        raise CouldNotDo("with another surrogate the neurons fire otherwise: this would be another function")
+    return {"around": exchanged_surrogates(case.model, gradient.surrogate)}
+
+
+def _surface(case: Case, x: Tensor, labels: Tensor, uphill: Tensor, sideways: Tensor) -> list[dict[str, float]]:
+    """Mean margin on a grid from −1 to 2 eps along the gradient and −1 to 1 eps along noise, for a figure."""
+    chosen = slice(0, case.effort.pictured)
+    x, labels, uphill, sideways = (values[chosen] for values in (x, labels, uphill, sideways))
+    points = []
+    for along in torch.linspace(-1, 2, case.effort.grid).tolist():
+        for beside in torch.linspace(-1, 1, case.effort.grid).tolist():
+            moved = (x + case.budget.eps * (along * uphill + beside * sideways)).clamp(0, 1)
+            height = float(case.margins(moved, labels).mean())
+            points.append({"along_gradient": along, "along_noise": beside, "margin": height})
+    return points
+
+
+Check = Callable[[Case], Finding]

@@ -1,0 +1,152 @@
+"""Surrogates chosen during the attack against the fixed ensemble: who falls, and at how many passes (claim Q1)."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pandas as pd
+
+from snnlib.attacks.adaptive import FIRST, STEPS
+from snnlib.attacks.ensemble import MEMBERS
+from snnlib.companion.measure.adaptive_rows import adaptive_rows
+from snnlib.companion.measure.evaluation import IMAGE
+from snnlib.companion.measure.networks import TrainedNetwork, attacked_images, code_of, row_options
+from snnlib.companion.measure.rows import SAMPLE_KEY
+from snnlib.companion.measure.store import load_or_make_rows
+from snnlib.companion.ozdenizci2024.attacks import ensemble
+from snnlib.companion.ozdenizci2024.sizes import ConversionSize
+from snnlib.companion.verdicts.luu2025 import Judgement, judge
+
+SHARE_OF_PASSES = 1 / 3
+"""Q1: passes that the adaptive ensemble may take, relative to the fixed one's."""
+FIXED_STEPS = 10
+CELL = ["model", "seed", "eps255"]
+
+
+def fixed(item: TrainedNetwork, size: ConversionSize, levels: tuple[int, ...]) -> pd.DataFrame:
+    """Rows of the 19 members, each with PGD of the published number of steps, whatever the profile's tables use."""
+    steps = size.ensemble_steps if size.profile.name == "smoke" else FIXED_STEPS
+    return ensemble(item, replace(size, ensemble_steps=steps), "pgd", levels)
+
+
+def adaptive(
+    item: TrainedNetwork, size: ConversionSize, levels: tuple[int, ...], only: tuple[str, ...] = ()
+) -> pd.DataFrame:
+    """Rows of the adaptive ensemble on the chapter's attacked images, at each level of eps (1/255).
+
+    only: names of the members that it may choose from; none named means all. With a single one nothing is left to
+    choose, and what remains are its turns and steps.
+    """
+    members = {name: MEMBERS[name] for name in only} or None
+    image_set = attacked_images(size.profile, item.splits)
+    steps = STEPS if size.profile.name != "smoke" else 3
+    parts = []
+    for level in levels:
+
+        def make(level: int = level) -> pd.DataFrame:
+            options = row_options(item, size.profile)
+            return adaptive_rows(item.model, image_set, IMAGE, level / 255, steps=steps, members=members, **options)
+
+        config = {
+            "network": item.run,
+            "label": item.network.label,
+            "eps": level / 255,
+            "steps": steps,
+            "only": list(only),
+            "images": len(image_set),
+            "batch_size": size.profile.attack_batch_size,
+            "code": code_of("snnlib.companion.measure.adaptive_rows"),
+        }
+        parts.append(load_or_make_rows("adaptive", config, make))
+    return pd.concat(parts, ignore_index=True)
+
+
+def per_sample(rows: pd.DataFrame) -> pd.DataFrame:
+    """One line per network, eps and sample: whether any row broke it, and the passes of all its rows together.
+
+    A pass is one forward or one backward of one sample. Samples that are wrong without attack count as broken.
+    """
+    table = rows.assign(eps255=(255 * rows.eps).round().astype(int), passes=rows.forwards + rows.backwards)
+    grouped = table.groupby([*CELL, *SAMPLE_KEY], sort=True)
+    return grouped.agg(broken=("success", "any"), passes=("passes", "sum")).reset_index()
+
+
+def compare(fixed: pd.DataFrame, adaptive: pd.DataFrame) -> pd.DataFrame:
+    """Per network, seed and eps: failures and passes of both ensembles, and who fell to one alone.
+
+    Columns: model, seed, eps255, samples, fixed_broken, adaptive_broken, only_fixed, only_adaptive (counts),
+    fixed_passes, adaptive_passes (sums), share_of_passes.
+    """
+    both = per_sample(fixed).merge(
+        per_sample(adaptive), on=[*CELL, *SAMPLE_KEY], suffixes=("_fixed", "_adaptive"), validate="one_to_one"
+    )
+    lines = []
+    for cell, group in both.groupby(CELL):
+        passes = {name: int(group[f"passes_{name}"].sum()) for name in ("fixed", "adaptive")}
+        lines.append(
+            dict(zip(CELL, cell, strict=True))
+            | {
+                "samples": len(group),
+                "fixed_broken": int(group.broken_fixed.sum()),
+                "adaptive_broken": int(group.broken_adaptive.sum()),
+                "only_fixed": int((group.broken_fixed & ~group.broken_adaptive).sum()),
+                "only_adaptive": int((group.broken_adaptive & ~group.broken_fixed).sum()),
+                "fixed_passes": passes["fixed"],
+                "adaptive_passes": passes["adaptive"],
+                "share_of_passes": passes["adaptive"] / passes["fixed"],
+            }
+        )
+    return pd.DataFrame(lines)
+
+
+def choice_against_none(item: TrainedNetwork, size: ConversionSize, level: int) -> pd.DataFrame:
+    """The control: the same turns with one of `FIRST` alone, beside the choice between them.
+
+    One row per way to attack: model, seed, members, broken (count, misclassified samples too), passes (sum).
+    """
+    ways = {"chosen per image": (), **{f"{name} alone": (name,) for name in FIRST}}
+    rows = []
+    for members, only in ways.items():
+        samples = per_sample(adaptive(item, size, (level,), only))
+        names = {"model": item.network.label, "seed": item.seed, "members": members}
+        rows.append({**names, "broken": int(samples.broken.sum()), "passes": int(samples.passes.sum())})
+    return pd.DataFrame(rows)
+
+
+def broken_by_passes(rows: pd.DataFrame) -> pd.DataFrame:
+    """Share of samples broken within a number of passes: columns model, seed, eps255, passes, broken (0..1).
+
+    A broken sample's passes are all that it took until it fell: in the fixed ensemble the members before the one that
+    broke it, whole, and that one until its success.
+    """
+    samples = per_sample(rows)
+    lines = []
+    for cell, group in samples.groupby(CELL):
+        needed = group[group.broken].passes.sort_values().to_numpy()
+        lines += [
+            dict(zip(CELL, cell, strict=True)) | {"passes": int(passes), "broken": (number + 1) / len(group)}
+            for number, passes in enumerate(needed)
+        ]
+    return pd.DataFrame(lines, columns=[*CELL, "passes", "broken"])
+
+
+def judge_adaptive(table: pd.DataFrame, control: pd.DataFrame) -> Judgement:
+    """Q1: per network and seed, over all eps together, at least as many failures with a third of the passes at most.
+
+    table: of `compare`. control: of `choice_against_none`, for the evidence: whether it is the choice that does it.
+    """
+    holds, gains, shares = [], [], []
+    for _, group in table.groupby(["model", "seed"]):
+        gain = int(group.adaptive_broken.sum() - group.fixed_broken.sum())
+        share = group.adaptive_passes.sum() / group.fixed_passes.sum()
+        holds.append(bool(gain >= 0 and share <= SHARE_OF_PASSES))
+        gains.append(gain)
+        shares.append(share)
+    broken = ", ".join(f"{count} {name}" for name, count in control.groupby("members", sort=False).broken.sum().items())
+    gained, most = ", ".join(f"{gain:+d}" for gain in gains), f"{min(shares):.0%} to {max(shares):.0%}"
+    evidence = (
+        f"failures beyond the {len(MEMBERS)} fixed members', per network and seed: {gained} (of {len(table)} x "
+        f"{table.samples.max()} attacked); passes {most} of theirs; claimed: no fewer, with a third at most; same "
+        f"turns at one eps, broken: {broken}"
+    )
+    return judge(holds, evidence)

@@ -1,0 +1,56 @@
+"""Where things live: notebooks, figures, artifacts.
+
+`ROOT` is the environment variable `SNNLIB_HOME`, else the repository of an editable install, else the working
+directory. It is decided once, when this module is imported. Write `paths.ARTIFACTS`, not
+`from snnlib.companion.paths import ARTIFACTS`, so that a test can point it elsewhere.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from snnlib.errors import InputError
+
+PROFILE_NAMES = ("smoke", "quick", "paper")
+
+
+def _find_root() -> Path:
+    home = os.environ.get("SNNLIB_HOME")
+    if home:
+        folder = Path(home).expanduser()
+        if not folder.is_dir():
+            raise InputError(
+                f"SNNLIB_HOME is {home!r}; expected an existing folder; create it or unset the variable"
+            )
+        return folder.resolve()
+    repository = Path(__file__).resolve().parents[2]
+    return repository if (repository / "notebooks").is_dir() else Path.cwd()
+
+
+ROOT = _find_root()
+NOTEBOOKS = ROOT / "notebooks"
+FIGURES = ROOT / "figures"
+ARTIFACTS = ROOT / "artifacts"
+
+
+def check_profile(profile: str) -> str:
+    """Return `profile`. Raises InputError unless it is one of `PROFILE_NAMES`."""
+    if profile not in PROFILE_NAMES:
+        raise InputError(f"unknown profile {profile!r}; expected one of: {', '.join(PROFILE_NAMES)}")
+    return profile
+
+
+def figures_dir(profile: str) -> Path:
+    """Folder of a profile's committed figures and tables: `figures/<profile>`."""
+    return FIGURES / check_profile(profile)
+
+
+def runs_dir(profile: str) -> Path:
+    """Folder of a profile's executed notebooks, stamps and timings: `artifacts/<profile>`."""
+    return ARTIFACTS / check_profile(profile)
+
+
+def lock_path(name: str) -> Path:
+    """Lock file for a shared file of the given name, for `snnlib.files.file_lock`."""
+    return ARTIFACTS / "locks" / f"{name}.lock"

@@ -1,0 +1,208 @@
+"""The claims of the papers, and the verdicts that the notebooks record on them.
+
+`python -m snnlib.companion.report.claims --readme README.md --profile quick` rewrites the README's verdict table.
+"""
+
+from __future__ import annotations
+
+import argparse
+import io
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import pandas as pd
+
+from snnlib.companion import paths
+from snnlib.companion.report.figures import read_manifest
+from snnlib.errors import InputError
+from snnlib.files import file_lock, write_atomic
+
+VERDICTS = ("reproduced", "not reproduced", "not testable", "mixed", "not run yet")
+CLAIMS = {
+    "L1": "SEW-ResNet with max pool has naturally sparse gradients inside its residual blocks",
+    "L2": "Average pooling removes most of that sparsity",
+    "L3": "The sparse network is as robust as defended ones without any defence",
+    "L4": "Average pool raises clean accuracy and lowers robust accuracy",
+    "L5": "Theorem 4.1: the ratio bound holds",
+    "L6": "Vulnerability scales with the non-zeros of the input gradient",
+    "L7": "Input-gradient sparsity bounds weight-gradient density",
+    "L8": "The effect holds on event data",
+    "C1": "Conversion and robust fine-tuning beat end-to-end adversarial training of the same SNN, up to 2×",
+    "C2": "Clean accuracy is kept within about a point of the ANN",
+    "C3": "Any robust objective (AT, TRADES, MART) transfers",
+    "C4": "The surrogate ensemble finds what the training surrogate misses (11–14 points)",
+    "C5": "Adversarially tuned thresholds matter",
+    "C6": "The ANN's BatchNorm affine parameters can be kept",
+    "Q1": "Adaptive choice of surrogates strengthens the ensemble",
+    "Q2": "Gradient-free attacks do not beat the white-box ensemble (else: masking)",
+    "Q3": "Further objectives plug in",
+    "Q4": "Hybrid training and curriculum help",
+}
+COLUMNS = (
+    "claim",
+    "statement",
+    "verdict",
+    "evidence",
+    "notebook",
+    "threat_model",
+    "seeds",
+    "samples",
+    "source",
+)
+START, END = "<!-- verdicts:start -->", "<!-- verdicts:end -->"
+
+
+def claims_path(profile: str) -> Path:
+    """`figures/<profile>/claims.csv`."""
+    return paths.figures_dir(profile) / "claims.csv"
+
+
+def record(
+    profile: str,
+    claim: str,
+    verdict: str,
+    evidence: str,
+    *,
+    notebook: str,
+    threat_model: str = "",
+    seeds: Sequence[int] = (),
+    samples: int | None = None,
+    source: str = "",
+) -> None:
+    """Set the verdict on a claim in `figures/<profile>/claims.csv`; the other claims keep theirs.
+
+    `evidence` is one line with the numbers, `source` the place in the paper.
+    Raises InputError on an unknown claim or verdict, and on a verdict without evidence.
+    """
+    if claim not in CLAIMS:
+        raise InputError(f"unknown claim {claim!r}; expected one of: {', '.join(CLAIMS)}")
+    if verdict not in VERDICTS:
+        raise InputError(f"unknown verdict {verdict!r}; expected one of: {', '.join(VERDICTS)}")
+    if verdict != "not run yet" and not evidence.strip():
+        raise InputError(
+            f"claim {claim} is judged {verdict!r} without evidence; give one line with the numbers"
+        )
+    line = {
+        "claim": claim,
+        "statement": CLAIMS[claim],
+        "verdict": verdict,
+        "evidence": " ".join(evidence.split()),
+        "notebook": str(notebook),
+        "threat_model": threat_model,
+        "seeds": ";".join(str(seed) for seed in seeds),
+        "samples": "" if samples is None else str(samples),
+        "source": source,
+    }
+    with file_lock(paths.lock_path(f"claims-{profile}")):
+        table = read_claims(profile).set_index("claim", drop=False)
+        table.loc[claim, list(COLUMNS)] = [line[name] for name in COLUMNS]
+        _write(profile, table)
+
+
+def verdicts_of(profile: str, number: str) -> dict[str, str]:
+    """Claim -> verdict and evidence recorded by the notebook with this two-digit number."""
+    lines = [line for line in read_claims(profile).to_dict("records") if line["notebook"][:2] == number]
+    return {line["claim"]: f"{line['verdict']}: {line['evidence']}" for line in lines}
+
+
+def forget_verdicts(profile: str, number: str) -> None:
+    """Set the claims judged by a notebook back to "not run yet", before it runs again."""
+    if not verdicts_of(profile, number):
+        return
+    with file_lock(paths.lock_path(f"claims-{profile}")):
+        table = read_claims(profile)
+        old = table["notebook"].str[:2] == number
+        table.loc[old, list(COLUMNS[2:])] = ""
+        table.loc[old, "verdict"] = "not run yet"
+        _write(profile, table)
+
+
+def read_claims(profile: str) -> pd.DataFrame:
+    """All claims in order, every cell a string; the verdict is "not run yet" where none is recorded."""
+    path = claims_path(profile)
+    blank = {"verdict": "not run yet"}
+    judged = {}
+    if path.is_file():
+        stored = pd.read_csv(path, dtype=str, keep_default_na=False)
+        if tuple(stored.columns) != COLUMNS:
+            raise InputError(
+                f"{path} has the columns {list(stored.columns)}; expected {list(COLUMNS)}; delete it"
+            )
+        judged = {line["claim"]: line for line in stored.to_dict("records")}
+    lines = [
+        {**judged.get(claim, blank), "claim": claim, "statement": text} for claim, text in CLAIMS.items()
+    ]
+    return pd.DataFrame(lines, columns=list(COLUMNS), dtype=object).fillna("")
+
+
+def verdict_table_markdown(profile: str) -> str:
+    """The verdicts as a Markdown table: claim, statement, verdict, evidence, notebook.
+
+    Where profile "paper" has verdicts, they stand beside those of a smaller profile, with the hours of their notebook's
+    last run.
+    """
+    table = read_claims(profile)
+    columns = {name: table[name] for name in ("claim", "statement", "verdict", "evidence", "notebook")}
+    columns["verdict"] = "**" + columns["verdict"] + "**"
+    if profile != "paper" and claims_path("paper").is_file():
+        columns["at paper size"] = [_with_cost(line) for line in read_claims("paper").to_dict("records")]
+    rows = [[cell.replace("|", "\\|") for cell in cells] for cells in zip(*columns.values(), strict=True)]
+    head = " | ".join(["|", "claim", *list(columns)[2:]]) + " |\n|" + "---|" * len(columns) + "\n"
+    return head + "".join("| " + " | ".join(cells) + " |\n" for cells in rows)
+
+
+def _with_cost(line: dict[str, str]) -> str:
+    """Verdict and evidence of profile "paper", with the hours of the notebook's last run."""
+    if not line["notebook"]:
+        return f"**{line['verdict']}**"
+    seconds = read_manifest("paper")["notebooks"].get(line["notebook"][:2], {}).get("seconds")
+    cost = "" if seconds is None else f" (notebook {line['notebook'][:2]}: {seconds / 3600:,.1f} h)"
+    return f"**{line['verdict']}**: {line['evidence']}{cost}"
+
+
+def verdict_block(readme_text: str) -> tuple[int, int]:
+    """Start and end of the text between the marks. Raises InputError unless each is there once."""
+    if (
+        readme_text.count(START) != 1
+        or readme_text.count(END) != 1
+        or readme_text.index(START) > readme_text.index(END)
+    ):
+        raise InputError(
+            f"expected the marks {START} and {END} once each, in this order; add them where the table belongs"
+        )
+    return readme_text.index(START) + len(START), readme_text.index(END)
+
+
+def update_readme(readme: Path, profile: str) -> None:
+    """Rewrite the verdict table of `readme` from the profile's claims."""
+    if not readme.is_file():
+        raise InputError(f"{readme} does not exist; expected a Markdown file with the mark {START}")
+    text = readme.read_text(encoding="utf-8")
+    start, end = verdict_block(text)
+    write_atomic(readme, f"{text[:start]}\n{verdict_table_markdown(profile)}{text[end:]}")
+
+
+def _write(profile: str, table: pd.DataFrame) -> None:
+    buffer = io.StringIO()
+    table.to_csv(buffer, index=False, lineterminator="\n")
+    write_atomic(claims_path(profile), buffer.getvalue())
+
+
+def main(arguments: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(
+        prog="python -m snnlib.companion.report.claims", description="Write the verdict table into a README."
+    )
+    parser.add_argument("--readme", type=Path, default=paths.ROOT / "README.md")
+    parser.add_argument("--profile", default="quick")
+    options = parser.parse_args(arguments)
+    try:
+        update_readme(options.readme, options.profile)
+    except InputError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,325 @@
+"""What a profile would cost on this machine: the trainings and attacks behind the tables of both papers.
+
+The work is listed from the definitions that the notebooks use, one network of each kind is timed for a few batches, and
+everything else is counting. Nothing is trained to the end and nothing is stored.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field, replace
+
+import pandas as pd
+import torch
+
+from snnlib.attacks.ensemble import MEMBERS
+from snnlib.attacks.gradients import parse_gradient
+from snnlib.attacks.prepared import prepared
+from snnlib.bench.speed import milliseconds
+from snnlib.companion import paths
+from snnlib.companion.luu2025 import networks as luu2025
+from snnlib.companion.measure import networks as common
+from snnlib.companion.measure.evaluation import AUTHORS, IMAGE, AttackPlan, ThreatModel
+from snnlib.companion.measure.networks import Network, attacked_images, build_network, build_recipe
+from snnlib.companion.measure.store import Artifact, config_hash
+from snnlib.companion.ozdenizci2024 import networks as conversion
+from snnlib.companion.ozdenizci2024.attacks import TRAINING_SURROGATE, plan_of
+from snnlib.companion.ozdenizci2024.sizes import ConversionSize, conversion_size
+from snnlib.companion.ozdenizci2024.tables import ATTACKS
+from snnlib.companion.profiles import Profile, get_profile
+from snnlib.companion.report.figures import table_markdown
+from snnlib.companion.verdicts.ozdenizci2024 import HEADLINE
+from snnlib.conversion import copy_weights, set_trainable
+from snnlib.data import ImageSet, ImageSplits
+from snnlib.models import Model
+from snnlib.progress import progress
+from snnlib.runtime import default_device, describe_device
+from snnlib.training import Recipe, estimate_training_seconds
+from snnlib.training.log import read_log
+
+CLASSES = 10
+WHOLE = {"train": 45_000, "validation": 5_000, "test": 10_000}
+"""Images of whole CIFAR-10 after `load_images` has held out a tenth of its training images."""
+TOGETHER, ALONE = f"{len(MEMBERS)} members", f"{len(MEMBERS)} members, each alone"
+SCORED = 16
+"""Validation images that the estimate of a training times itself; the others cost what a forward pass costs."""
+COST_COLUMNS = ["notebook", "network", "work", "networks", "images", "passes", "gradients", "images/s", "hours"]
+SPENT_COLUMNS = ["notebook", "network", "networks", "epochs", "hours estimated", "hours spent", "estimate/spent"]
+NOT_COUNTED = (
+    "Not counted: notebooks 16, 30-32 and 40 (theory, audit, black-box and adaptive attacks, speed), the adaptive "
+    "attack in 21 and 23, the checks on the attacks in 23, calibration, accuracy without attack, and what 11, 13 and "
+    "24 measure."
+)
+
+
+@dataclass(frozen=True)
+class Training:
+    """One network for every seed of `profile`. notebook: the first that asks. ann, how, calibration: of a fine-tuned
+    SNN."""
+
+    notebook: str
+    network: Network
+    profile: Profile
+    ann: Network | None = None
+    how: conversion.FineTuning = conversion.FineTuning()
+    calibration: dict = field(default_factory=dict)
+
+    def recipe(self, seed: int = 0) -> Recipe:
+        return build_recipe(self.network, self.profile, seed)
+
+    def model(self, seed: int = 0) -> Model:
+        """The network before training; a converted one has thresholds of 1."""
+        model = build_network(self.ann or self.network, self.profile, CLASSES, seed)
+        if self.ann is None:
+            return model
+        snn = copy_weights(model, time_steps=self.profile.time_steps, **conversion.SNN_OPTIONS)
+        set_trainable(snn, thresholds=self.how.thresholds)
+        return snn
+
+    def outline(self, seed: int = 0) -> Model:
+        with torch.device("meta"):
+            return self.model(seed)
+
+    def artifact(self, seed: int) -> Artifact:
+        """What `common.fitted` calls the trained network; asking for it writes nothing."""
+        origin = None
+        if self.ann is not None:
+            ann = Training(self.notebook, self.ann, self.profile).artifact(seed).hash
+            origin = conversion.conversion_origin(ann, self.calibration, self.how)
+        return common.network_artifact(self.outline(seed), self.recipe(seed), "cifar10", self.profile, origin)
+
+
+@dataclass(frozen=True)
+class Attack:
+    """Plans that differ in eps alone, on the networks of one training. ensemble: "", `TOGETHER` or `ALONE`."""
+
+    notebook: str
+    training: Training
+    threat: ThreatModel
+    plans: tuple[AttackPlan, ...]
+    ensemble: str = ""
+
+    @property
+    def label(self) -> str:
+        plan = self.plans[0]
+        steps, surrogate = f"{plan.steps} steps" if plan.steps else "", plan.surrogate.removeprefix("own")
+        levels = "eps " + ", ".join(f"{255 * each.eps:g}" for each in self.plans)
+        return ", ".join(filter(None, (plan.attack, steps, surrogate, self.ensemble, self.threat.name, levels)))
+
+
+def luu_trainings(profile: Profile) -> list[Training]:
+    """Networks of notebook 10, then those that `luu2025.table_networks` adds for notebook 15."""
+    families, known = ("sew_max", "sew_avg", "spiking_max"), luu2025.NETWORKS.values()
+    tables = [luu2025.network(key, depth) for key in families for depth in profile.depths]
+    deeper = [Training("15", network, profile) for network in tables if network not in known]
+    return [Training("10", network, profile) for network in known] + deeper
+
+
+def luu_attacks(trainings: Iterable[Training], profile: Profile) -> list[Attack]:
+    """`curve_rows` and `ladder_rows` of notebook 12, then what `headline_rows` adds in notebook 15 for all."""
+    curves = [luu2025.NETWORKS[key] for key in ("sew_max", "sew_avg", "defended")]
+    wanted = []
+    for training in trainings:
+        if training.network in curves:
+            plans = [(threat, plan) for threat in (AUTHORS, IMAGE) for plan in luu2025.curve_plans(profile, threat)]
+            for threat, own in luu2025.ladder_plans(training.outline(), profile):
+                plans += [(threat, plan) for plan in own]
+            wanted += [Attack("12", training, threat, (plan,)) for threat, plan in plans]
+        for threat, pgd in ((AUTHORS, luu2025.authors_pgd()), (IMAGE, luu2025.strong_pgd(profile))):
+            wanted += [Attack("15", training, threat, (plan,)) for plan in (luu2025.authors_fgsm(), pgd)]
+    return _merged(wanted)
+
+
+def conversion_trainings(size: ConversionSize) -> list[Training]:
+    """ANNs (notebook 20), TRADES fine-tuned and its ablations (21), "equal time" (22), the rest of the table (23)."""
+    anns = [Training("20", conversion.ann_network(name, size), size.profile) for name in conversion.OBJECTIVES]
+    ways = (conversion.FineTuning(), *conversion.ABLATIONS.values())
+    tuned = [_finetuned("21", "trades", size, how) for how in ways]
+    tuned += [_finetuned("23", name, size, ways[0]) for name in conversion.OBJECTIVES if name != "trades"]
+    rivals = {name: conversion.end_to_end_network(name, size) for name in size.end_to_end_epochs}
+    asked_by = {"equal time": "22", "equal steps": "23"}
+    trained = [Training(asked_by[name], network, size.profile) for name, network in rivals.items()]
+    return sorted([*anns, *tuned, *trained], key=lambda training: training.notebook)
+
+
+def _finetuned(notebook: str, objective: str, size: ConversionSize, how: conversion.FineTuning) -> Training:
+    """As `ozdenizci2024.finetuned`, without its training."""
+    network = conversion.finetuned_network(objective, size, how, {})
+    return Training(notebook, network, size.profile, conversion.ann_network(objective, size), how, size.calibration)
+
+
+def conversion_attacks(trainings: Iterable[Training], size: ConversionSize) -> list[Attack]:
+    """Plain attacks on ANNs, ensembles on SNNs, by the notebook that asks first, of 20 to 23."""
+    return _merged(
+        Attack(notebook, training, IMAGE, (plan_of(attack, level, size),), ensemble)
+        for training in trainings
+        for notebook, attack, levels, ensemble in _asked(training, size)
+        for level in levels
+    )
+
+
+def _asked(training: Training, size: ConversionSize) -> list[tuple[str, str, tuple[int, ...], str]]:
+    """What the notebooks want of one network: notebook, attack, levels, ensemble."""
+    levels, top = size.eps_levels, (max(size.eps_levels),)
+    if training.notebook == "20":
+        return [("20", attack, levels, "") for attack in ATTACKS]
+    asked = [("21", "fgsm", (HEADLINE,), TOGETHER)] if training.notebook == "21" else []
+    if training.how.label:  # an ablation, which no table holds
+        return asked
+    if training.notebook in ("21", "22"):
+        asked += [("22", "fgsm", top, ALONE), *(("22", attack, top, TOGETHER) for attack in ATTACKS)]
+    return asked + [("23", attack, levels, TOGETHER) for attack in ATTACKS]
+
+
+def _merged(wanted: Iterable[Attack]) -> list[Attack]:
+    """Attacks of one plan each, without those already stored by an earlier one, joined where only eps differs."""
+    seen, groups = set(), {}
+    for attack in wanted:
+        (plan,) = attack.plans
+        label, kind = attack.training.network.label, attack.ensemble
+        if (label, attack.threat, plan, kind) not in seen:
+            seen.add((label, attack.threat, plan, kind))
+            key = (attack.notebook, label, attack.threat, replace(plan, eps=0.0), kind)
+            groups.setdefault(key, []).append(attack)
+    joined = [replace(group[0], plans=tuple(each.plans[0] for each in group)) for group in groups.values()]
+    return sorted(joined, key=lambda attack: attack.notebook)
+
+
+def passes_of(attack: Attack) -> tuple[int, int]:
+    """Forward passes of an image that never falls, and how many of them give a gradient, summed over the plans.
+
+    As the attacks' docstrings have it, and before each plan the prediction without attack.
+    """
+    members = list(MEMBERS.values()) if attack.ensemble else [None]
+    proxies = sum(member is not None and not member.same_forward for member in members)
+    passes = gradients = 0
+    for plan in attack.plans:
+        slopes = 0 if plan.attack == "random_noise" else plan.repetitions("steps")
+        scores_clean = plan.attack != "fgsm" and attack.threat.batch_norm == "eval"
+        passes += 1 + len(members) * (slopes + 1 + scores_clean) + proxies * slopes
+        gradients += len(members) * slopes
+    return passes, gradients
+
+
+@functools.cache
+def made_up_images() -> ImageSplits:
+    """Random images in the numbers of whole CIFAR-10, 512 of them different: a dry run downloads nothing."""
+    pool = torch.randint(256, (512, 3, 32, 32), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    places = {name: torch.arange(count) for name, count in WHOLE.items()}
+    parts = {name: ImageSet(pool[place % len(pool)], place % CLASSES) for name, place in places.items()}
+    return ImageSplits("cifar10", **parts, num_classes=CLASSES, class_names=tuple(map(str, range(CLASSES))))
+
+
+def images_of(profile: Profile) -> ImageSplits:
+    """The profile's images, made up where it takes whole CIFAR-10."""
+    return made_up_images() if profile.subset == "whole" else common.load_profile_images(profile)
+
+
+class Meter:
+    """Times this machine, equal work once. batches: timed in each measurement, after an untimed one."""
+
+    def __init__(self, device: str, batches: int) -> None:
+        self.device, self.batches, self._seconds = device, batches, {}
+
+    def epoch(self, training: Training) -> float:
+        """Seconds of one epoch, training and validation, of one network."""
+        recipe, splits = replace(training.recipe(), epochs=1), images_of(training.profile)
+        free = dict.fromkeys(("learning_rate", "weight_decay", "schedule", "seed"))
+
+        def measure() -> float:
+            part = replace(splits, validation=splits.validation.take(slice(0, SCORED)))
+            seconds = estimate_training_seconds(training.model(), part, recipe, self.device, batches=self.batches)
+            return seconds + (len(splits.validation) - len(part.validation)) * self.passes(training, "own")[0]
+
+        return self._once(training, {**recipe.as_config(), **free, "images": len(splits.train)}, measure)
+
+    def passes(self, training: Training, surrogate: str) -> tuple[float, float]:
+        """Seconds per image of a forward pass, and of one with the gradient by the image, as attacks take them."""
+        size = training.profile.attack_batch_size
+
+        def measure() -> tuple[float, float]:
+            images = attacked_images(training.profile, images_of(training.profile)).batch(slice(0, size), self.device)
+            x, model = images.clone().requires_grad_(True), training.model().to(self.device)
+            with prepared(model, gradient=parse_gradient(surrogate)):
+                kinds = {
+                    "forward": torch.no_grad()(lambda: model(images)),
+                    "gradient": lambda: torch.autograd.grad(model(x).logsumexp(1).sum(), x),
+                }
+                times = milliseconds(kinds, self.batches, self.device, warm_up=1)
+            per_image = {kind: sum(taken) / self.batches / 1e3 / len(images) for kind, taken in times.items()}
+            return per_image["forward"], per_image["gradient"]
+
+        return self._once(training, {"batch_size": size, "surrogate": surrogate}, measure)
+
+    def under(self, attack: Attack, images: int) -> float:
+        """Seconds for one network, at most. An ensemble's passes are timed with its first member."""
+        surrogate = TRAINING_SURROGATE if attack.ensemble else attack.plans[0].surrogate
+        forward, gradient = self.passes(attack.training, surrogate)
+        passes, gradients = passes_of(attack)
+        return images * ((passes - gradients) * forward + gradients * gradient)
+
+    def _once(self, training: Training, work: dict, measure: Callable) -> float | tuple[float, float]:
+        key = config_hash({"model": {**training.outline().config, "seed": None}, "work": work})
+        if key not in self._seconds:
+            self._seconds[key] = measure()
+        return self._seconds[key]
+
+
+def work_of(name: str) -> tuple[list[Training], list[Attack]]:
+    """All trainings and attacks of the profile of that name. Errors: InputError for another one."""
+    profile, size = get_profile(name), conversion_size(name)
+    luu, converted = luu_trainings(profile), conversion_trainings(size)
+    return luu + converted, luu_attacks(luu, profile) + conversion_attacks(converted, size)
+
+
+def estimated(trainings: list[Training], attacks: list[Attack], meter: Meter) -> pd.DataFrame:
+    """One row per training (passes: epochs) and attack; hours = networks · images · passes / (images/s) / 3600."""
+    rows = []
+    for work in progress([*trainings, *attacks], label="measuring"):
+        trains = isinstance(work, Training)
+        training = work if trains else work.training
+        splits = images_of(training.profile)
+        images = len(splits.train if trains else attacked_images(training.profile, splits))
+        passes, gradients = (training.recipe().epochs, "") if trains else passes_of(work)
+        seconds = passes * meter.epoch(work) if trains else meter.under(work, images)
+        networks = len(training.profile.seeds)
+        names = (work.notebook, training.network.label, "training" if trains else work.label)
+        rows.append((*names, networks, images, passes, gradients, images * passes / seconds, networks * seconds / 3600))
+    return pd.DataFrame(rows, columns=COST_COLUMNS)
+
+
+def beside_spent(trainings: list[Training], meter: Meter) -> pd.DataFrame:
+    """One row per training with a log that a run would take up; epochs: those with a known time, which are compared."""
+    rows = []
+    for training in trainings:
+        runs = [training.artifact(seed).hash for seed in training.profile.seeds]
+        logs = [read_log(paths.ARTIFACTS / "networks" / run / "log.jsonl") for run in runs]
+        known = [line["seconds"] for log in logs for line in log if line["seconds"] is not None]
+        if known:
+            hours = len(known) * meter.epoch(training) / 3600, sum(known) / 3600
+            found = f"{sum(map(bool, logs))} of {len(runs)}"
+            rows.append((training.notebook, training.network.label, found, len(known), *hours, hours[0] / hours[1]))
+    return pd.DataFrame(rows, columns=SPENT_COLUMNS)
+
+
+def report(name: str) -> str:
+    """The cost of the profile of that name, as text with Markdown tables. Errors: InputError for another one."""
+    trainings, attacks = work_of(name)
+    device = default_device()
+    unit = "GPU-hours" if device == "cuda" else "hours on this machine"
+    meter = Meter(device, batches=1 if name == "paper" else 3)
+    table, ledger = estimated(trainings, attacks, meter), beside_spent(trainings, meter)
+    training, attack = (table[table.work.eq("training") == chosen].hours.sum() for chosen in (True, False))
+    lines = [
+        f"Profile {name} on {describe_device(device)}; hours are {unit}. Nothing was trained or stored.",
+        "Attacks take at most this long: images that fall leave early. Trainings are timed on untrained networks.",
+        NOT_COUNTED,
+        f"\n{table_markdown(table.rename(columns={'hours': unit}))}",
+        f"Total: {training + attack:,.3f} {unit}; trainings {training:,.3f}, attacks at most {attack:,.3f}.\n",
+    ]
+    if ledger.empty:
+        return "\n".join([*lines, "Spent so far: nothing, no training log of this profile and code is here."])
+    estimate, real = ledger["hours estimated"].sum(), ledger["hours spent"].sum()
+    last = f"Spent so far: {real:,.3f} hours, by the logs; estimate/spent for the same epochs: {estimate / real:.2f}."
+    return "\n".join([*lines, table_markdown(ledger), last])

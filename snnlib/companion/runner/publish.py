@@ -1,0 +1,46 @@
+"""Copy the outputs of executed notebooks into the committed ones, to be seen without running them."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from snnlib.companion.runner.series import cell_text
+from snnlib.files import write_atomic
+
+NOT_OURS = {"injected-parameters", "papermill-error-cell-tag"}
+
+
+def publish(source: Path, executed: Path) -> None:
+    """Rewrite the notebook `source` with the outputs of `executed`; equal outputs give equal bytes.
+
+    Text, code and metadata stay those of `source`; what papermill added is left behind.
+    Raises RuntimeError when the two differ in code.
+    """
+    notebook = json.loads(source.read_text(encoding="utf-8"))
+    ran = [cell for cell in _code_cells(json.loads(executed.read_text(encoding="utf-8"))) if _is_ours(cell)]
+    code_cells = _code_cells(notebook)
+    if [cell_text(cell) for cell in code_cells] != [cell_text(cell) for cell in ran]:
+        raise RuntimeError(f"{executed} was made from other code than {source} has; run the notebook again")
+    for count, (cell, done) in enumerate(zip(code_cells, ran, strict=True), start=1):
+        cell["execution_count"] = count
+        cell["outputs"] = [_renumbered(output, count) for output in done["outputs"]]
+    for index, cell in enumerate(notebook["cells"]):
+        cell.setdefault("id", f"cell-{index:02}")
+        cell.setdefault("metadata", {}).pop("papermill", None)
+    notebook.setdefault("metadata", {}).pop("papermill", None)
+    notebook["nbformat"], notebook["nbformat_minor"] = 4, 5
+    write_atomic(source, json.dumps(notebook, indent=1, sort_keys=True, ensure_ascii=False) + "\n")
+
+
+def _code_cells(notebook: dict[str, Any]) -> list[dict[str, Any]]:
+    return [cell for cell in notebook["cells"] if cell["cell_type"] == "code"]
+
+
+def _is_ours(cell: dict[str, Any]) -> bool:
+    return not NOT_OURS & set(cell["metadata"].get("tags", []))
+
+
+def _renumbered(output: dict[str, Any], count: int) -> dict[str, Any]:
+    return {**output, "execution_count": count} if "execution_count" in output else output

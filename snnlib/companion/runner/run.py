@@ -1,0 +1,250 @@
+"""Run the numbered notebooks of a profile: each after what it needs, only where its result is out of date.
+
+`run_all.sh --help` lists the options. Exit code: 0 all is well, 1 a notebook failed, 2 an option is
+wrong, 130 interrupted. A run that was killed continues where it stopped when it is started again.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import time
+from pathlib import Path
+from typing import Any, NoReturn
+
+from snnlib.companion import paths
+from snnlib.companion.report import figures
+from snnlib.companion.runner.execute import NotebookFailed, clock, execute
+from snnlib.companion.runner.publish import publish
+from snnlib.companion.runner.series import Notebook, convert_setting, load_series, needs_of
+from snnlib.companion.runner.stamps import UP_TO_DATE, Run, clear_stamp, make_runs, state_of, write_stamp
+from snnlib.errors import InputError
+from snnlib.files import file_lock, remove_stale_parts, write_atomic
+
+RAN, FAILED, BLOCKED = "ran", "failed", "blocked"
+
+
+class OneLineParser(argparse.ArgumentParser):
+    """Argument parser whose errors are a single line."""
+
+    def error(self, message: str) -> NoReturn:
+        raise InputError(f"{message}; see --help")
+
+
+def parse_arguments(arguments: list[str] | None) -> argparse.Namespace:
+    parser = OneLineParser(prog="run_all.sh", description=__doc__, allow_abbrev=False)
+    parser.add_argument(
+        "--profile", default="quick", help=f"size of the run: {', '.join(paths.PROFILE_NAMES)}"
+    )
+    parser.add_argument(
+        "--only", metavar="11,13", help="these notebooks, and what they need where it is out of date"
+    )
+    parser.add_argument(
+        "--force", action="store_true", help="run the chosen notebooks even if they are up to date"
+    )
+    parser.add_argument(
+        "--set", metavar="KEY=VALUE", action="append", default=[], help="change a notebook parameter"
+    )
+    parser.add_argument(
+        "--data-dir", metavar="DIR", type=Path, help="folder with data sets that are already here"
+    )
+    parser.add_argument("--list", action="store_true", help="show the notebooks and their state, run nothing")
+    parser.add_argument(
+        "--publish", action="store_true", help="copy quick outputs into the committed notebooks"
+    )
+    parser.add_argument(
+        "--dry-run",
+        action="store_true",
+        help="print what the profile would cost on this machine, run nothing; paper takes minutes on a CPU",
+    )
+    return parser.parse_args(arguments)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    try:
+        return run_series(parse_arguments(arguments))
+    except InputError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("\ninterrupted; the next start continues here", file=sys.stderr)
+        return 130
+
+
+def run_series(options: argparse.Namespace) -> int:
+    """Do what the options ask; returns the exit code. Raises InputError before anything runs."""
+    profile = paths.check_profile(options.profile)
+    if options.dry_run:
+        check_dry_run(options)
+        from snnlib.companion.runner import cost as cost_model  # every network and attack comes with it
+
+        print(cost_model.report(profile))
+        return 0
+    if options.publish and profile != "quick":
+        raise InputError(
+            f"--publish with profile {profile!r}; expected 'quick', whose outputs are the committed ones"
+        )
+    series = load_series(paths.NOTEBOOKS)
+    chosen = choose(options.only, series)
+    within = [number for number in series if number in chosen | needs_of(chosen, series)]
+    parameters = read_settings(options, [series[number] for number in within])
+    runs = make_runs(
+        series, profile, {number: parameters.get(number, {"profile": profile}) for number in series}
+    )
+    states = {number: state_of(run) for number, run in runs.items()}
+    if options.list:
+        print(status_table(runs, states, read_timings(profile)))
+        return 0
+    due = [
+        number for number in within if states[number] != UP_TO_DATE or (options.force and number in chosen)
+    ]
+    for number in due:
+        if number not in chosen:
+            print(f"{number} is {states[number]} and is needed: it runs too", flush=True)
+    with file_lock(paths.runs_dir(profile) / "run.lock", wait_seconds=0):
+        run_due(profile, due, runs, states)
+    print(status_table(runs, states, read_timings(profile)))
+    return finish(options, [runs[number] for number in within], states)
+
+
+def check_dry_run(options: argparse.Namespace) -> None:
+    """Errors: InputError for another option beside `--dry-run` and `--profile`."""
+    for name in ("only", "force", "set", "data_dir", "list", "publish"):
+        value, option = getattr(options, name), f"--{name.replace('_', '-')}"
+        if value not in (None, False, []):
+            shown = option if value is True else f"{option} {', '.join(value) if name == 'set' else str(value)!r}"
+            raise InputError(f"--dry-run with {shown}; expected --profile alone beside it; leave {option} out")
+
+
+def choose(only: str | None, series: dict[str, Notebook]) -> set[str]:
+    """Numbers named by `--only`, all without it. Raises InputError on a number that no notebook has."""
+    if only is None:
+        return set(series)
+    numbers = {text.strip().zfill(2) for text in only.split(",") if text.strip()}
+    unknown = sorted(numbers - set(series))
+    if unknown or not numbers:
+        raise InputError(
+            f"unknown notebook {', '.join(unknown) or repr(only)}; expected some of: {', '.join(series)}"
+        )
+    return numbers
+
+
+def read_settings(options: argparse.Namespace, notebooks: list[Notebook]) -> dict[str, dict[str, Any]]:
+    """Number -> parameters to inject. Raises InputError on a setting that no notebook has or takes."""
+    settings = {}
+    for text in options.set:
+        key, separator, value = text.partition("=")
+        if not separator or not key:
+            raise InputError(f"--set {text!r}; expected key=value")
+        if key in ("profile", "data_dir"):
+            raise InputError(f"--set {text!r}; use --{key.replace('_', '-')} for it")
+        settings[key] = value
+    if options.data_dir is not None:
+        if not options.data_dir.is_dir():
+            raise InputError(
+                f"data folder {str(options.data_dir)!r} does not exist; expected a folder with data sets"
+            )
+        settings["data_dir"] = str(options.data_dir.resolve())
+    for key in settings:
+        if not any(key in notebook.parameters for notebook in notebooks):
+            known = sorted(
+                {name for notebook in notebooks for name in notebook.parameters} - {"profile", "data_dir"}
+            )
+            raise InputError(
+                f"no chosen notebook has the parameter {key!r}; they have: {', '.join(known) or 'none'}"
+            )
+    return {
+        notebook.number: {"profile": options.profile}
+        | {
+            key: convert_setting(value, notebook.parameters[key], key)
+            for key, value in settings.items()
+            if key in notebook.parameters
+        }
+        for notebook in notebooks
+    }
+
+
+def run_due(profile: str, due: list[str], runs: dict[str, Run], states: dict[str, str]) -> None:
+    """Run the notebooks `due` in order, outcomes into `states`. A failure blocks only what depends on it."""
+    for folder in (paths.runs_dir(profile), paths.figures_dir(profile)):
+        remove_stale_parts(folder)
+    for executed in (paths.runs_dir(profile) / "notebooks").glob("*.ipynb"):
+        if executed not in [run.executed for run in runs.values()]:
+            executed.unlink()
+    for position, number in enumerate(due, start=1):
+        run = runs[number]
+        label = f"[{position:2}/{len(due)}] {run.notebook.name}"
+        lost = [need for need in run.notebook.needs if states[need] in (FAILED, BLOCKED)]
+        if lost:
+            states[number] = BLOCKED
+            print(f"{label}  blocked, it needs {', '.join(lost)}", flush=True)
+        else:
+            print(f"{label}  started{time_left(read_timings(profile), due[position - 1 :])}", flush=True)
+            states[number] = run_one(run, label)
+        table = status_table(runs, states, read_timings(profile))
+        write_atomic(paths.runs_dir(profile) / "status.md", f"# Profile {profile}\n\n{table}\n")
+
+
+def run_one(run: Run, label: str) -> str:
+    """Run one notebook and stamp it; returns the outcome."""
+    started = time.monotonic()
+    clear_stamp(run)
+    try:
+        execute(run, label)
+    except NotebookFailed as error:
+        print(f"{label}  FAILED after {clock(time.monotonic() - started)}: {error}", flush=True)
+        print(f"{' ' * 8}what did run: {run.unfinished}", flush=True)
+        return FAILED
+    seconds = time.monotonic() - started
+    figures.record_seconds(run.profile, run.notebook.number, seconds)
+    timings = read_timings(run.profile) | {run.notebook.number: round(seconds, 1)}
+    write_atomic(timings_path(run.profile), json.dumps(timings, indent=1, sort_keys=True) + "\n")
+    write_stamp(run)
+    print(f"{label}  done in {clock(seconds)}", flush=True)
+    return RAN
+
+
+def finish(options: argparse.Namespace, runs: list[Run], states: dict[str, str]) -> int:
+    bad = [run.notebook.number for run in runs if states[run.notebook.number] in (FAILED, BLOCKED)]
+    if options.publish:
+        for run in runs:
+            if run.notebook.number not in bad:
+                publish(run.notebook.path, run.executed)
+    if bad:
+        print(f"{len(bad)} of {len(runs)} notebooks are not done: {', '.join(bad)}")
+        return 1
+    print(f"all {len(runs)} notebooks are done; figures and tables: {paths.figures_dir(options.profile)}")
+    return 0
+
+
+def status_table(runs: dict[str, Run], states: dict[str, str], seconds: dict[str, float]) -> str:
+    """A Markdown table of the notebooks: number, title, what they need, state, time of the last run."""
+    lines = ["| no. | notebook | needs | state | time |", "|---|---|---|---|---|"]
+    for number, run in runs.items():
+        took = clock(seconds[number]) if number in seconds else ""
+        cells = [number, run.notebook.title, ", ".join(run.notebook.needs), states[number], took]
+        lines.append(f"| {' | '.join(cell.replace('|', '/') for cell in cells)} |")
+    return "\n".join(lines)
+
+
+def timings_path(profile: str) -> Path:
+    return paths.runs_dir(profile) / "timings.json"
+
+
+def read_timings(profile: str) -> dict[str, float]:
+    """Number -> seconds of the last complete run, as far as known."""
+    path = timings_path(profile)
+    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+
+
+def time_left(seconds: dict[str, float], numbers: list[str]) -> str:
+    """What earlier runs say about the time that the given notebooks will take, as the end of a line."""
+    known = [seconds[number] for number in numbers if number in seconds]
+    if not known:
+        return ""
+    return f", {'about' if len(known) == len(numbers) else 'at least'} {clock(sum(known))} left"
+
+
+if __name__ == "__main__":
+    sys.exit(main())

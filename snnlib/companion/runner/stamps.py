@@ -1,0 +1,114 @@
+"""When is a notebook's result still good? A stamp per completed run, and the files that it must have left."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import importlib.metadata
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import snnlib
+from snnlib.companion import paths
+from snnlib.companion.measure.store import code_digest, config_hash
+from snnlib.companion.report import claims, figures
+from snnlib.companion.runner.series import Notebook
+from snnlib.files import sha256_of, write_atomic
+
+UP_TO_DATE, OUT_OF_DATE, NOT_RUN, UNFINISHED = "up to date", "out of date", "not run", "unfinished"
+
+
+@dataclass(frozen=True)
+class Run:
+    """A notebook with the parameters it gets in a profile, and the fingerprint of all that it depends on."""
+
+    notebook: Notebook
+    profile: str
+    parameters: dict[str, Any]
+    fingerprint: str
+
+    @property
+    def executed(self) -> Path:
+        """Where the completed notebook lies."""
+        return paths.runs_dir(self.profile) / "notebooks" / self.notebook.path.name
+
+    @property
+    def unfinished(self) -> Path:
+        """Where the notebook lies while it runs, and after it failed."""
+        return paths.runs_dir(self.profile) / "unfinished" / self.notebook.path.name
+
+    @property
+    def stamp(self) -> Path:
+        return paths.runs_dir(self.profile) / "stamps" / f"{self.notebook.number}.json"
+
+
+def make_runs(
+    series: dict[str, Notebook], profile: str, parameters: dict[str, dict[str, Any]]
+) -> dict[str, Run]:
+    """One `Run` per notebook, in running order; `parameters` gives each number what it is started with."""
+    runs: dict[str, Run] = {}
+    for number, notebook in series.items():
+        given = parameters[number]
+        parts = {
+            "code": notebook.code_hash,
+            "parameters": {**notebook.parameters, **given},
+            "package": _package_digest(),
+            "torch": importlib.metadata.version("torch"),
+            "needs": {need: runs[need].fingerprint for need in notebook.needs},
+        }
+        runs[number] = Run(notebook, profile, given, config_hash(parts))
+    return runs
+
+
+def state_of(run: Run) -> str:
+    """One of "up to date", "out of date", "not run" and "unfinished"."""
+    if not run.stamp.is_file():
+        return UNFINISHED if run.unfinished.is_file() else NOT_RUN
+    stamp = json.loads(run.stamp.read_text(encoding="utf-8"))
+    same = (
+        stamp["fingerprint"] == run.fingerprint and run.executed.is_file() and stamp["left"] == _left_by(run)
+    )
+    return UP_TO_DATE if same and _files_are_whole(run) else OUT_OF_DATE
+
+
+def clear_stamp(run: Run) -> None:
+    """Forget an earlier run before the notebook starts: from now on nothing of it counts as done."""
+    run.stamp.unlink(missing_ok=True)
+    figures.forget_outputs(run.profile, run.notebook.number)
+    claims.forget_verdicts(run.profile, run.notebook.number)
+
+
+def write_stamp(run: Run) -> None:
+    """Declare the run complete: its figures, tables and verdicts are the ones that lie there now."""
+    figures.remove_orphans(run.profile, run.notebook.number)
+    stamp = {"fingerprint": run.fingerprint, "left": _left_by(run)}
+    write_atomic(run.stamp, json.dumps(stamp, indent=1, sort_keys=True) + "\n")
+
+
+def _left_by(run: Run) -> dict[str, dict[str, str]]:
+    number = run.notebook.number
+    return {
+        "files": figures.outputs_of(run.profile, number),
+        "verdicts": claims.verdicts_of(run.profile, number),
+    }
+
+
+def _files_are_whole(run: Run) -> bool:
+    folder = paths.figures_dir(run.profile)
+    expected = figures.outputs_of(run.profile, run.notebook.number)
+    return all(
+        (folder / name).is_file() and sha256_of(folder / name) == digest for name, digest in expected.items()
+    )
+
+
+@functools.cache
+def _package_digest() -> str:
+    """Code of the whole package and the data files that come with it."""
+    package = Path(snnlib.__file__).parent
+    digest = hashlib.sha256(code_digest("snnlib").encode())
+    for path in sorted(package.rglob("*")):
+        if path.is_file() and path.suffix not in (".py", ".pyc") and not path.name.startswith("."):
+            digest.update(f"{path.relative_to(package).as_posix()} {sha256_of(path)}\n".encode())
+    return digest.hexdigest()

@@ -1,0 +1,117 @@
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from snnlib.companion import paths
+from snnlib.companion.runner import run
+
+WAIT = "import os, time; open('pid', 'w').write(str(os.getpid())); time.sleep(600)"
+
+
+def wait_for(condition, seconds: float = 60.0) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "waited in vain"
+        time.sleep(0.05)
+
+
+def is_alive(pid: int) -> bool:
+    """A zombie counts as dead: whoever adopted it has not collected it yet."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
+
+
+def test_failure_stops_only_what_depends_on_it(
+    home: Path, add_notebook, capsys: pytest.CaptureFixture[str]
+) -> None:
+    add_notebook("10_a", "print('before')", "1 / 0", "print('after')")
+    add_notebook("11_b", needs=("10",))
+    add_notebook("12_c", needs=("11",))
+    add_notebook("13_d")
+    assert run.main(["--profile", "smoke"]) == 1
+    out = capsys.readouterr().out
+    partial = paths.runs_dir("smoke") / "unfinished" / "10_a.ipynb"
+    assert "ZeroDivisionError: division by zero" in out and str(partial) in out
+    assert "3 of 4 notebooks are not done: 10, 11, 12" in out
+    assert "before" in partial.read_text()
+    assert [path.name for path in (paths.runs_dir("smoke") / "notebooks").iterdir()] == ["13_d.ipynb"]
+    states = [
+        line.split("|")[4].strip()
+        for line in (paths.runs_dir("smoke") / "status.md").read_text().splitlines()[4:]
+    ]
+    assert states == ["failed", "blocked", "blocked", "ran"]
+
+
+@pytest.mark.parametrize("code", ["import sys; sys.exit(0)", "raise SystemExit", "import os; os._exit(0)"])
+def test_notebook_that_leaves_early_has_failed(
+    home: Path, add_notebook, capsys: pytest.CaptureFixture[str], code: str
+) -> None:
+    add_notebook("10_a", code, "print('the rest')")
+    assert run.main(["--profile", "smoke"]) == 1
+    assert "FAILED" in capsys.readouterr().out
+    assert not (paths.runs_dir("smoke") / "stamps" / "10.json").exists()
+
+
+def test_kernel_is_this_interpreter_with_clean_outputs(home: Path, add_notebook) -> None:
+    code = (
+        "import sys, os\nfrom snnlib.progress import progress\nfor _ in progress(range(3), label='x'): pass\n"
+    )
+    add_notebook("10_a", code + "print(sys.executable, os.getcwd())")
+    assert run.main(["--profile", "smoke"]) == 0
+    executed = json.loads((paths.runs_dir("smoke") / "notebooks" / "10_a.ipynb").read_text())
+    (output,) = executed["cells"][-1]["outputs"]
+    assert output["text"] == [f"{sys.executable} {home}\n"]
+
+
+@pytest.mark.skipif(not Path("/proc").is_dir(), reason="asks /proc whether the kernel is gone")
+def test_only_the_notebook_in_progress_is_lost_when_killed(home: Path, add_notebook) -> None:
+    add_notebook("10_a", "open('runs.txt', 'a').write('10 ')")
+    first_time = f"import os\nif not os.path.exists('pid'):\n    {WAIT}\n"
+    add_notebook("11_b", first_time + "open('runs.txt', 'a').write('11 ')")
+    process = subprocess.Popen(
+        [sys.executable, "-m", "snnlib.companion.runner.run", "--profile", "smoke"], stdout=subprocess.DEVNULL
+    )
+    try:
+        wait_for(lambda: (home / "pid").is_file() and (home / "pid").read_text())
+    finally:
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+    kernel = int((home / "pid").read_text())
+    wait_for(lambda: not is_alive(kernel))
+    assert (home / "runs.txt").read_text() == "10 "
+    assert run.main(["--profile", "smoke"]) == 0
+    assert (home / "runs.txt").read_text() == "10 11 "
+    assert not list(home.rglob("*.part")) and not list((paths.runs_dir("smoke") / "unfinished").iterdir())
+
+
+def test_exit_code_130_and_no_kernel_left_when_interrupted(home: Path, add_notebook) -> None:
+    add_notebook("10_a", WAIT)
+    command = [sys.executable, "-m", "snnlib.companion.runner.run", "--profile", "smoke"]
+    process = subprocess.Popen(
+        command,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+        # A shell's background jobs ignore SIGINT, and their children inherit that.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )
+    try:
+        wait_for(lambda: (home / "pid").is_file() and (home / "pid").read_text())
+        process.send_signal(signal.SIGINT)
+        _, err = process.communicate(timeout=60)
+    finally:
+        process.kill()
+    assert process.returncode == 130
+    assert err.strip() == "interrupted; the next start continues here"
+    with pytest.raises(ProcessLookupError):
+        os.kill(int((home / "pid").read_text()), 0)

@@ -1,0 +1,133 @@
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from snnlib.companion import paths
+from snnlib.companion.runner import run
+from snnlib.files import file_lock
+
+TELL = "with open('order.txt', 'a') as stream:\n    stream.write('{} ')"  # cwd is the project
+
+
+def order(home: Path) -> str:
+    return (home / "order.txt").read_text().strip()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--profile", "tiny"], "unknown profile 'tiny'; expected one of: smoke, quick, paper"),
+        (["--only", "10,77"], "unknown notebook 77; expected some of: 10, 11"),
+        (["--only", ","], "unknown notebook ','"),
+        (["--set", "sizes=3"], "no chosen notebook has the parameter 'sizes'; they have: size"),
+        (["--only", "11", "--set", "size=3"], "no chosen notebook has the parameter 'size'; they have: none"),
+        (["--set", "size=three"], "parameter size is 'three'; expected int"),
+        (["--set", "size"], "--set 'size'; expected key=value"),
+        (["--set", "profile=smoke"], "use --profile for it"),
+        (["--data-dir", "/no/such/folder"], "data folder '/no/such/folder' does not exist"),
+        (["--publish", "--profile", "smoke"], "--publish with profile 'smoke'"),
+        (["--dry-run", "--only", "10"], "--dry-run with --only '10'; expected --profile alone beside it"),
+        (["--dry-run", "--only", ""], "--dry-run with --only ''"),
+        (["--dry-run", "--force"], "--dry-run with --force; expected --profile alone beside it; leave --force out"),
+        (["--dry-run", "--list"], "--dry-run with --list;"),
+        (["--dry-run", "--publish"], "--dry-run with --publish;"),
+        (["--dry-run", "--publish", "--profile", "smoke"], "--dry-run with --publish;"),
+        (["--dry-run", "--set", "size=3"], "--dry-run with --set 'size=3'; expected --profile alone"),
+        (["--dry-run", "--data-dir", "sets"], "--dry-run with --data-dir 'sets'"),
+        (["--dry-run", "--profile", "tiny"], "unknown profile 'tiny'"),
+        (["--froce"], "unrecognized arguments: --froce"),
+        (["--prof", "smoke"], "unrecognized arguments"),
+    ],
+)
+def test_exit_code_2_and_one_line_when_option_is_wrong(
+    home: Path, add_notebook, capsys: pytest.CaptureFixture[str], arguments: list[str], message: str
+) -> None:
+    add_notebook("10_a", parameters="size = 3")
+    add_notebook("11_b")
+    assert run.main(arguments) == 2
+    out, err = capsys.readouterr()
+    assert out == "" and err.startswith("error: ") and err.count("\n") == 1 and message in err
+    assert not paths.ARTIFACTS.exists()
+
+
+def test_each_notebook_runs_once_in_order_and_again_only_when_its_inputs_change(
+    home: Path, add_notebook
+) -> None:
+    add_notebook("10_a", TELL.format(10), needs=("12",))
+    add_notebook("11_b", TELL.format(11), needs=("10",))
+    add_notebook("12_c", TELL.format(12))
+    assert run.main(["--profile", "smoke"]) == 0
+    assert order(home) == "12 10 11"
+    add_notebook("12_c", TELL.format(12), prose="Better words.")
+    assert run.main(["--profile", "smoke"]) == 0
+    assert order(home) == "12 10 11"
+    add_notebook("10_a", TELL.format(10) + "\nx = 1", needs=("12",))
+    assert run.main(["--profile", "smoke", "--only", "11"]) == 0
+    assert order(home) == "12 10 11 10 11"
+    assert run.main(["--profile", "smoke", "--only", "12", "--force"]) == 0
+    assert order(home) == "12 10 11 10 11 12"
+
+
+def test_settings_and_data_folder_reach_the_notebook(home: Path, add_notebook) -> None:
+    (home / "sets").mkdir()
+    add_notebook("10_a", "print(profile, size, data_dir)", parameters="size = 3\ndata_dir = None")
+    assert run.main(["--profile", "smoke", "--set", "size=5", "--data-dir", str(home / "sets")]) == 0
+    executed = json.loads((paths.runs_dir("smoke") / "notebooks" / "10_a.ipynb").read_text())
+    assert executed["cells"][-1]["outputs"][0]["text"] == [f"smoke 5 {home / 'sets'}\n"]
+
+
+def test_exit_code_2_when_the_profile_is_already_running(
+    home: Path, add_notebook, capsys: pytest.CaptureFixture[str]
+) -> None:
+    add_notebook("10_a")
+    with file_lock(paths.runs_dir("smoke") / "run.lock"):
+        assert run.main(["--profile", "smoke"]) == 2
+    assert "is locked by another process" in capsys.readouterr().err
+
+
+def test_published_notebook_holds_outputs_and_nothing_of_the_run(home: Path, add_notebook) -> None:
+    path = add_notebook("10_a", "", "print(profile)", "1 + 1")
+    before = json.loads(path.read_text())
+    assert run.main(["--publish"]) == 0
+    text = path.read_text()
+    after = json.loads(text)
+    assert [cell["source"] for cell in after["cells"]] == [cell["source"] for cell in before["cells"]]
+    assert after["cells"][3]["outputs"][0]["text"] == ["quick\n"]
+    assert after["cells"][4]["outputs"][0]["data"]["text/plain"] == ["2"]
+    assert [cell.get("execution_count") for cell in after["cells"]] == [None, 1, 2, 3, 4]
+    assert "papermill" not in text and "injected-parameters" not in text and str(home) not in text
+    assert run.main(["--publish"]) == 0
+    assert path.read_text() == text
+
+
+def test_time_left_is_told_as_far_as_known() -> None:
+    assert run.time_left({}, ["10", "11"]) == ""
+    assert run.time_left({"10": 40.0}, ["10", "11"]) == ", at least 0:40 left"
+    assert run.time_left({"10": 40.0, "11": 3600.4}, ["10", "11"]) == ", about 1:00:40 left"
+
+
+@pytest.mark.parametrize("profile", paths.PROFILE_NAMES)
+def test_dry_run_prints_the_cost_and_runs_nothing(
+    home: Path,
+    add_notebook,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    profile: str,
+) -> None:
+    from snnlib.companion.runner import cost as cost_model
+
+    add_notebook("10_a", TELL.format(10))
+    monkeypatch.setattr(cost_model, "report", lambda name: f"cost of {name}")
+    assert run.main(["--dry-run", "--profile", profile]) == 0
+    assert capsys.readouterr() == (f"cost of {profile}\n", "")
+    assert not (home / "order.txt").exists() and not paths.ARTIFACTS.exists()
+
+
+def test_the_cost_model_is_not_imported_without_a_dry_run() -> None:
+    code = "import sys, snnlib.companion.runner.run; sys.exit('snnlib.companion.runner.cost' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code]).returncode == 0
