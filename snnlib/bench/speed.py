@@ -15,7 +15,6 @@ import sys
 import time
 from collections.abc import Callable
 from functools import partial
-from importlib.metadata import version
 from pathlib import Path
 
 import pandas as pd
@@ -23,7 +22,6 @@ import torch
 import torch.nn.functional as F
 
 from snnlib.bench.contenders import LIF_CONTENDERS, STEP_CONTENDERS
-from snnlib.companion.measure.store import code_digest, load_or_make_rows
 from snnlib.errors import InputError
 from snnlib.runtime import apply_process_settings, default_device, describe_device
 
@@ -191,20 +189,6 @@ def bench(rounds: int, device: str, small: bool = False) -> pd.DataFrame:
     settings = apply_process_settings()
     table = pd.concat([layers, steps], ignore_index=True)
     return table.assign(device=describe_device(device), allocator=settings.allocator)
-
-
-def stored_bench(rounds: int, small: bool = False) -> pd.DataFrame:
-    """`bench` on the default device, measured once per machine kind and code, then read from the artifacts."""
-    device = default_device()
-    config = {
-        "rounds": rounds,
-        "small": small,
-        "device": describe_device(device),
-        "allocator": apply_process_settings().allocator,
-        "versions": {name: version(name) for name in ("torch", "spikingjelly", "snntorch", "norse")},
-        "code": code_digest("snnlib.bench", "snnlib.bench.contenders", "snnlib.neurons", "snnlib.models"),
-    }
-    return load_or_make_rows("bench", config, lambda: bench(rounds, device, small))
 
 
 def main(arguments: list[str] | None = None) -> int:

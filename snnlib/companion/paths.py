@@ -12,7 +12,7 @@ from pathlib import Path
 
 from snnlib.errors import InputError
 
-PROFILE_NAMES = ("smoke", "quick", "paper")
+PROFILE_NAMES = ("smoke", "quick", "night", "paper")
 
 
 def _find_root() -> Path:
@@ -42,7 +42,12 @@ def check_profile(profile: str) -> str:
 
 
 def figures_dir(profile: str) -> Path:
-    """Folder of a profile's committed figures and tables: `figures/<profile>`."""
+    """Where notebooks of a profile put figures and tables: `artifacts/<profile>/figures`, which is not committed."""
+    return runs_dir(profile) / "figures"
+
+
+def published_dir(profile: str) -> Path:
+    """Folder of a profile's committed figures and tables, written by `run_all.sh --publish`: `figures/<profile>`."""
     return FIGURES / check_profile(profile)
 
 

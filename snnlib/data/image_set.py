@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -31,6 +33,14 @@ class ImageSet:
 
     def __len__(self) -> int:
         return len(self.labels)
+
+    @cached_property
+    def key(self) -> str:
+        """16 hex digits over pixels and labels: which images these are."""
+        digest = hashlib.sha256(f"{list(self.images.shape)}".encode())
+        digest.update(self.images.contiguous().numpy())
+        digest.update(self.labels.contiguous().numpy())
+        return digest.hexdigest()[:16]
 
     def batch(self, index: Index, device: torch.device | str = "cpu") -> Tensor:
         """Images float32 [n, C, H, W] in [0, 1] on `device`: byte / 255, the same floats on every device."""

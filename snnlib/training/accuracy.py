@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from snnlib.data.image_set import ImageSet
 
@@ -24,13 +24,18 @@ def evaluating(model: nn.Module) -> Iterator[None]:
             module.training = training
 
 
+def predictions(
+    model: nn.Module, image_set: ImageSet, batch_size: int = 256, device: torch.device | str = "cpu"
+) -> Tensor:
+    """Predicted classes [N] int64 on the CPU, in eval mode; `model` must be on `device`."""
+    with evaluating(model):
+        batches = torch.arange(len(image_set)).split(batch_size)
+        return torch.cat([model(image_set.batch(index, device)).argmax(1).cpu() for index in batches])
+
+
 def evaluate_accuracy(
     model: nn.Module, image_set: ImageSet, batch_size: int = 256, device: torch.device | str = "cpu"
 ) -> float:
     """Share of `image_set` classified correctly, 0..1, in eval mode; `model` must be on `device`."""
-    correct = torch.zeros((), dtype=torch.int64, device=device)
-    with evaluating(model):
-        for index in torch.arange(len(image_set)).split(batch_size):
-            predicted = model(image_set.batch(index, device)).argmax(1)
-            correct += (predicted == image_set.labels[index].to(device)).sum()
-    return correct.item() / len(image_set)
+    correct = predictions(model, image_set, batch_size, device) == image_set.labels
+    return correct.sum().item() / len(image_set)

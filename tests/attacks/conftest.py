@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from snnlib.companion.measure.evaluation import predictions
+from snnlib.training.accuracy import predictions
 from snnlib.data import ImageSet
 from snnlib.encoding import build_encoder
 from snnlib.models import Model

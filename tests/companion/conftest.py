@@ -11,7 +11,7 @@ import torch
 
 from snnlib.companion import paths
 from snnlib.companion.measure import networks as common
-from snnlib.companion.profiles import PROFILES, Profile
+from snnlib.companion.sizes import PROFILES, Profile
 from snnlib.data import ImageSet, ImageSplits
 from snnlib.neurons import use_kernel
 from snnlib.training import loop

@@ -6,7 +6,7 @@ from dataclasses import FrozenInstanceError, fields
 
 import pytest
 
-from snnlib.companion.profiles import PROFILES, get_profile
+from snnlib.companion.sizes import PROFILES, get_profile
 from snnlib.errors import InputError
 
 EMBEDDED = {"train": 500, "test": 100}

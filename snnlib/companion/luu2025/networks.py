@@ -6,33 +6,31 @@ Their paper's tables are not available to us, so their layout is reconstructed; 
 
 from __future__ import annotations
 
-import functools
 from dataclasses import dataclass, replace
 
 import pandas as pd
 from torch import Tensor
 
 from snnlib.attacks import AttackResult
-from snnlib.companion.measure.evaluation import (
+from snnlib.companion.measure.attacked import (
     AUTHORS,
     AUTHORS_DRIFTING,
     ENCODED,
     IMAGE,
     IMAGE_SMOOTH,
-    AttackPlan,
+    Attack,
     ThreatModel,
+    attacked,
     run_attack,
 )
 from snnlib.companion.measure.networks import (
     Network,
     TrainedNetwork,
-    attacked,
     attacked_images,
-    inspection_code,
     trained,
 )
-from snnlib.companion.measure.store import load_or_make_rows
-from snnlib.companion.profiles import Profile
+from snnlib.companion.measure.store import stored
+from snnlib.companion.sizes import Profile
 from snnlib.data import ImageSet
 from snnlib.encoding import BITS, decode_phase
 from snnlib.models import Model
@@ -73,115 +71,99 @@ def trained_networks(profile: Profile, keys: tuple[str, ...], data_dir: str | No
     return [trained(NETWORKS[key], profile, seed, data_dir) for key in keys for seed in profile.seeds]
 
 
-def authors_fgsm(eps: float = HEADLINE_EPS) -> AttackPlan:
+def authors_fgsm(threat: ThreatModel, eps: float = HEADLINE_EPS) -> Attack:
     """FGSM as in the authors' code."""
-    return AttackPlan("fgsm", eps)
+    return Attack("fgsm", eps, threat)
 
 
-def authors_pgd(eps: float = HEADLINE_EPS) -> AttackPlan:
+def authors_pgd(threat: ThreatModel, eps: float = HEADLINE_EPS) -> Attack:
     """PGD as in the authors' code: 7 steps of 0.01 from one uniform random start."""
-    return AttackPlan("pgd", eps, steps=7, step_size=0.01)
+    return Attack("pgd", eps, threat, options={"steps": 7, "step_size": 0.01})
 
 
-def strong_pgd(profile: Profile, eps: float = HEADLINE_EPS) -> AttackPlan:
+def strong_pgd(profile: Profile, threat: ThreatModel = IMAGE, eps: float = HEADLINE_EPS) -> Attack:
     """PGD with the profile's number of steps of 2.5 eps / steps."""
-    return AttackPlan("pgd", eps, steps=profile.steps)
+    return Attack("pgd", eps, threat, options={"steps": profile.steps})
 
 
-def curve_plans(profile: Profile, threat: ThreatModel) -> list[AttackPlan]:
-    """FGSM and PGD over the profile's eps, as the authors do on the encoded side, with more steps on images."""
+def pgd_in(profile: Profile, threat: ThreatModel, eps: float = HEADLINE_EPS) -> Attack:
+    """PGD as the authors have it on the encoded side, with more steps on images."""
+    return authors_pgd(threat, eps) if threat.space == "encoded" else strong_pgd(profile, threat, eps)
+
+
+def curve_attacks(profile: Profile, threat: ThreatModel) -> list[Attack]:
+    """FGSM and PGD over the profile's eps."""
     eps_values = [level / 255 for level in profile.eps_levels]
-    pgd_plans = [authors_pgd(eps) if threat.space == "encoded" else strong_pgd(profile, eps) for eps in eps_values]
-    return [authors_fgsm(eps) for eps in eps_values] + pgd_plans
+    return [authors_fgsm(threat, eps) for eps in eps_values] + [pgd_in(profile, threat, eps) for eps in eps_values]
 
 
-def noise_plan(eps: float = HEADLINE_EPS) -> AttackPlan:
-    """One draw of uniform noise in the ball, the floor under every attack."""
-    return AttackPlan("random_noise", eps)
-
-
-def ladder_rows(item: TrainedNetwork, profile: Profile) -> pd.DataFrame:
-    """The headline eps under every threat model of `LADDER`, with FGSM, PGD and noise.
+def ladder_attacks(model: Model, profile: Profile) -> list[Attack]:
+    """The headline eps under every threat model of `LADDER` that the encoder allows, with noise, FGSM and PGD.
 
     On images also PGD by surrogates that the network was not trained with. Noise takes no forward pass in train mode,
     so it moves no running statistics and has no row under drifting BatchNorm.
     """
-    plans = ladder_plans(item.model, profile)
-    return pd.concat([attacked(item, profile, threat, own) for threat, own in plans], ignore_index=True)
-
-
-def ladder_plans(model: Model, profile: Profile) -> list[tuple[ThreatModel, list[AttackPlan]]]:
-    """What `ladder_rows` runs on a model: the threat models of `LADDER` that its encoder allows, with their plans."""
     found = []
     for threat in LADDER:
         if threat is IMAGE_SMOOTH and "smooth" not in model.encoder.gradients:
             continue
-        pgd = authors_pgd() if threat.space == "encoded" else strong_pgd(profile)
-        plans = [authors_fgsm(), pgd] if threat is AUTHORS_DRIFTING else [noise_plan(), authors_fgsm(), pgd]
+        pgd = pgd_in(profile, threat)
+        if threat is not AUTHORS_DRIFTING:
+            found.append(Attack("random_noise", HEADLINE_EPS, threat))
+        found += [authors_fgsm(threat), pgd]
         if threat is IMAGE:
-            plans += [replace(pgd, surrogate=surrogate) for surrogate in OTHER_SURROGATES]
-        found.append((threat, plans))
+            found += [replace(pgd, gradient=surrogate) for surrogate in OTHER_SURROGATES]
     return found
+
+
+def on_attacked_images(item: TrainedNetwork, profile: Profile, attacks: list[Attack]) -> pd.DataFrame:
+    """Rows of the attacks on the profile's attacked images."""
+    return attacked(item, attacks, attacked_images(profile, item.splits), profile.attack_batch_size)
+
+
+def ladder_rows(item: TrainedNetwork, profile: Profile) -> pd.DataFrame:
+    """From the authors' protocol to the deployed network, step by step: rows of `ladder_attacks`."""
+    return on_attacked_images(item, profile, ladder_attacks(item.model, profile))
 
 
 def curve_rows(item: TrainedNetwork, profile: Profile) -> pd.DataFrame:
     """Figure 2: the curves under the authors' threat model and in image space."""
-    parts = [attacked(item, profile, threat, curve_plans(profile, threat)) for threat in (AUTHORS, IMAGE)]
-    return pd.concat(parts, ignore_index=True)
+    attacks = [attack for threat in (AUTHORS, IMAGE) for attack in curve_attacks(profile, threat)]
+    return on_attacked_images(item, profile, attacks)
+
+
+def headline_rows(item: TrainedNetwork, profile: Profile) -> pd.DataFrame:
+    """FGSM and PGD at the headline eps, under the authors' threat model and on images; a part of `curve_rows`."""
+    attacks = [attack for threat in (AUTHORS, IMAGE) for attack in (authors_fgsm(threat), pgd_in(profile, threat))]
+    return on_attacked_images(item, profile, attacks)
 
 
 def operation_rows(item: TrainedNetwork, profile: Profile, batch_norm: str) -> pd.DataFrame:
     """Figures 3 and 5: gradient sparsity and norm per operation, on the first test images of each class."""
     chosen = item.splits.test.first_per_class(profile.inspected_per_class)
+    table = _by_operation(item, chosen, batch_norm, profile.attack_batch_size)
+    return table.assign(model=item.label, seed=item.seed, batch_norm=batch_norm)
 
-    def make() -> pd.DataFrame:
-        table = gradient_by_operation(
-            item.model,
-            chosen.batch(slice(None), item.device),
-            chosen.labels.to(item.device),
-            batch_norm=batch_norm,
-            space="encoded",
-            batch_size=profile.attack_batch_size,
-        )
-        return table.assign(model=item.network.label, seed=item.seed, batch_norm=batch_norm)
 
-    config = {
-        "network": item.run,
-        "label": item.network.label,
-        "batch_norm": batch_norm,
-        "images": len(chosen),
-        "batch_size": profile.attack_batch_size,
-        "code": inspection_code(),
-    }
-    return load_or_make_rows("operations", config, make)
+@stored("operations")
+def _by_operation(item: TrainedNetwork, images: ImageSet, batch_norm: str, batch_size: int) -> pd.DataFrame:
+    pixels, labels = images.batch(slice(None), item.device), images.labels.to(item.device)
+    options = {"batch_norm": batch_norm, "space": "encoded", "batch_size": batch_size}
+    return gradient_by_operation(item.model, pixels, labels, **options)
 
 
 def input_rows(item: TrainedNetwork, profile: Profile, space: str, batch_norm: str) -> pd.DataFrame:
     """Sparsity of the gradient at the input, one row per sample: the quantity of Theorem 4.1."""
     images = attacked_images(profile, item.splits)
-    measure = functools.partial(
-        input_gradient_measures,
-        item.model,
-        space=space,
-        batch_norm=batch_norm,
-        target="true_class_probability",
-        batch_size=profile.attack_batch_size,
-    )
+    table = _at_input(item, images, space, batch_norm, profile.attack_batch_size)
+    return table.assign(model=item.label, seed=item.seed, space=space, batch_norm=batch_norm)
 
-    def make() -> pd.DataFrame:
-        table = measure(images.batch(slice(None), item.device), images.labels.to(item.device))
-        return table.assign(model=item.network.label, seed=item.seed, space=space, batch_norm=batch_norm)
 
-    config = {
-        "network": item.run,
-        "label": item.network.label,
-        "space": space,
-        "batch_norm": batch_norm,
-        "images": len(images),
-        "batch_size": profile.attack_batch_size,
-        "code": inspection_code(),
-    }
-    return load_or_make_rows("input_gradients", config, make)
+@stored("input_gradients")
+def _at_input(item: TrainedNetwork, images: ImageSet, space: str, batch_norm: str, batch_size: int) -> pd.DataFrame:
+    pixels, labels = images.batch(slice(None), item.device), images.labels.to(item.device)
+    options = {"batch_norm": batch_norm, "space": space, "batch_size": batch_size}
+    return input_gradient_measures(item.model, pixels, labels, target="true_class_probability", **options)
 
 
 @dataclass(frozen=True)
@@ -191,22 +173,21 @@ class Examples:
     pictures: [N, C, H, W] in [0, 1] as the eye would see them, bit planes decoded. predicted: [N] classes.
     """
 
-    threat: ThreatModel
-    plan: AttackPlan
+    attack: Attack
     result: AttackResult
     pictures: Tensor
     predicted: Tensor
 
 
-def attacked_examples(item: TrainedNetwork, batch: ImageSet, threat: ThreatModel, plan: AttackPlan) -> Examples:
+def attacked_examples(item: TrainedNetwork, batch: ImageSet, attack: Attack) -> Examples:
     """Figure 1: attack one batch of a phase-coded network and keep the pictures, which rows do not."""
     images, labels = batch.batch(slice(None), item.device), batch.labels.to(item.device)
-    result = run_attack(item.model, images, labels, threat, plan, seed=item.seed)
-    encoded = threat.space == "encoded"
+    result = run_attack(item.model, images, labels, attack, seed=item.seed)
+    encoded = attack.threat.space == "encoded"
     with evaluating(item.model):
         predicted = (item.model.body if encoded else item.model)(result.adversarial).argmax(1).cpu()
     pictures = decode_phase(result.adversarial) if encoded else result.adversarial
-    return Examples(threat, plan, result, pictures.cpu(), predicted)
+    return Examples(attack, result, pictures.cpu(), predicted)
 
 
 def one_per_class(predicted: Tensor, labels: Tensor, count: int) -> list[int]:
@@ -225,8 +206,8 @@ def example_rows(
     classes = {"label": batch.labels, "without_attack": clean, "under_attack": examples.predicted}
     return pd.DataFrame(
         {
-            "threat_model": examples.threat.name,
-            "attack": examples.plan.attack,
+            "threat_model": examples.attack.threat.name,
+            "attack": examples.attack.name,
             "position": shown,
             **{name: [class_names[int(number)] for number in numbers[shown]] for name, numbers in classes.items()},
             "success": examples.result.success.cpu()[shown].numpy(),
@@ -244,15 +225,15 @@ def pixel_levels(item: TrainedNetwork, batch: ImageSet, examples: Examples) -> d
     only, so on the encoded side a pixel of level v may rise by eps·(255 − v) and fall by eps·v.
     """
     touched = (examples.result.linf > 0).cpu()
-    eps, encoder, images = examples.plan.eps, item.model.encoder, batch.batch(slice(None))[touched]
-    encoded, pictures = examples.threat.space == "encoded", examples.pictures[touched]
+    eps, encoder, images = examples.attack.eps, item.model.encoder, batch.batch(slice(None))[touched]
+    encoded, pictures = examples.attack.threat.space == "encoded", examples.pictures[touched]
     above, below = (eps * room if encoded else room.clamp(max=eps) for room in (1 - images, images))
     before, after = encoder(images), examples.result.adversarial.cpu()[:, touched] if encoded else encoder(pictures)
     flipped = ((after > 0.5) != (before > 0.5))[:BITS].float().sum(0)
     moved = 255 * (pictures - images).abs()
     return {
-        "threat_model": examples.threat.name,
-        "attack": examples.plan.attack,
+        "threat_model": examples.attack.threat.name,
+        "attack": examples.attack.name,
         "images_moved": len(images),
         "nominal_eps": 255 * eps,
         "may_rise": 255 * above.mean().item(),
@@ -270,9 +251,3 @@ def table_networks(profile: Profile, data_dir: str | None = None) -> list[Traine
     wanted = [*vanilla, NETWORKS["defended"]]
     return [trained(each, profile, seed, data_dir) for each in wanted for seed in profile.seeds]
 
-
-def headline_rows(item: TrainedNetwork, profile: Profile) -> pd.DataFrame:
-    """FGSM and PGD at the headline eps, under the authors' threat model and on images; a part of `curve_rows`."""
-    authors = attacked(item, profile, AUTHORS, [authors_fgsm(), authors_pgd()])
-    on_images = attacked(item, profile, IMAGE, [authors_fgsm(), strong_pgd(profile)])
-    return pd.concat([authors, on_images], ignore_index=True)

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import pandas as pd
 
-from snnlib.companion.measure.evaluation import AUTHORS, IMAGE
+from snnlib.companion.measure.attacked import AUTHORS, IMAGE
 from snnlib.companion.measure.networks import TrainedNetwork, build_recipe
 from snnlib.companion.measure.rows import clean_accuracy, robust_accuracy
-from snnlib.companion.profiles import Profile
 from snnlib.companion.published import NOT_AVAILABLE, load_reference
+from snnlib.companion.sizes import Profile
 
 NOT_RUN = "not run at this profile"
 NO_SUCH_ROW = "no such row known"

@@ -1,24 +1,29 @@
-"""Train or load a network, attack it or load its rows: what is stored is never computed again."""
+"""Train a network or load it: what was trained is never trained again."""
 
 from __future__ import annotations
 
 import functools
+import inspect
+import math
+import time
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import pandas as pd
 
-from snnlib.attacks import ATTACKS
-from snnlib.companion.measure.code_imports import imports_of
-from snnlib.companion.measure.evaluation import AttackPlan, ThreatModel, attack_rows
-from snnlib.companion.measure.store import Artifact, code_digest, load_or_make_rows
-from snnlib.companion.profiles import Profile
+from snnlib.companion import paths
+from snnlib.companion.measure.store import Artifact, name_of, note_use, stored
+from snnlib.companion.sizes import Profile
 from snnlib.data import ImageSet, ImageSplits, load_images
 from snnlib.models import Model, build_model
 from snnlib.runtime import default_device
-from snnlib.training import History, Recipe, evaluate_accuracy, fit, load_weights
+from snnlib.training import History, Recipe, fit, load_weights
+from snnlib.training.accuracy import predictions
+from snnlib.training.checkpoint import state_digest
 
 CURVE_COLUMNS = ("epoch", "loss", "train_accuracy", "validation_accuracy", "learning_rate")
+TRAINING_VERSION = 1
+"""Raised when the same arguments would give another trained network."""
 
 
 @dataclass(frozen=True)
@@ -33,46 +38,27 @@ class Network:
 
 @dataclass(frozen=True)
 class TrainedNetwork:
-    """A trained network at its best epoch on validation. run: the hash that names it in rows and on disk."""
+    """A trained network at its best epoch on validation. key: names it in rows and on disk."""
 
     network: Network
     seed: int
     model: Model
     history: History
-    run: str
+    key: str
     splits: ImageSplits
     device: str
 
-
-def code_of(*modules: str, without: tuple[str, ...] = ()) -> str:
-    """Digest of these modules and of all that they import, but for `without` and the registry of attacks.
-
-    A registry leads to every attack: name the module of the one that counts.
-    """
-    return code_digest(*imports_of(*modules, without=("snnlib.attacks", *without)))
-
-
-def training_code(attack: str | None = None) -> str:
-    """Digest of the code that decides a trained network; of all attacks only the one that it trains on counts."""
-    modules = ["snnlib.models.build", "snnlib.training.loop", "snnlib.data.images"]
-    if attack is not None:
-        modules.append(ATTACKS[attack].__module__)
-    return code_of(*modules)
-
-
-def attack_code(attack: str) -> str:
-    """Digest of the code that decides the rows of an attack; an edit of another attack leaves it as it is."""
-    return code_of(ATTACKS[attack].__module__, "snnlib.companion.measure.evaluation", "snnlib.data.images")
-
-
-def inspection_code() -> str:
-    """Digest of the code that reads gradients of a trained network."""
-    return code_of("snnlib.sparsity", "snnlib.data.images")
+    @property
+    def label(self) -> str:
+        return self.network.label
 
 
 @functools.lru_cache(maxsize=4)
 def load_profile_images(profile: Profile, data_dir: str | None = None) -> ImageSplits:
     """CIFAR-10 at the size of the profile, loaded once per process."""
+    if profile.subset == "whole" and data_dir is None:
+        data_dir = paths.ARTIFACTS / "data"
+        data_dir.mkdir(parents=True, exist_ok=True)
     return load_images(
         "cifar10",
         subset=profile.subset,
@@ -120,10 +106,14 @@ def fitted(
 ) -> TrainedNetwork:
     """Train `model` from the weights that it has, or take it from the artifacts. origin: what made those weights."""
     artifact, device = network_artifact(model, recipe, splits.name, profile, origin), default_device()
+    started = time.monotonic()
     history = fit(model, splits, recipe, directory=artifact.path(""), device=device)
+    if history.finished and not artifact.is_whole():
+        artifact.complete("snnlib.training.loop", time.monotonic() - started, "/best.safetensors")
     load_weights(history.best, model)
     model.eval()
-    return TrainedNetwork(network, seed, model, history, artifact.hash, splits, device)
+    note_use(artifact)
+    return TrainedNetwork(network, seed, model, history, artifact.name, splits, device)
 
 
 def network_artifact(
@@ -131,11 +121,16 @@ def network_artifact(
 ) -> Artifact:
     """Where `fitted` keeps the network that these make; asking for it writes nothing."""
     images = {"name": dataset, "subset": profile.subset, "train_per_class": profile.train_per_class}
-    code = training_code(None if recipe.attack is None else recipe.attack["name"])
-    config = {"model": model.config, "recipe": recipe.as_config(), "data": images, "code": code}
-    if origin is not None:
-        config["origin"] = origin
-    return Artifact("networks", config)
+    defaults = inspect.signature(build_model).parameters
+    chosen = {name: value for name, value in model.config.items() if value != defaults[name].default}
+    arguments = {"model": chosen, "recipe": recipe, "data": images, "origin": origin}
+    return Artifact("networks", arguments, TRAINING_VERSION)
+
+
+def variant(item: TrainedNetwork, model: Model, label: str) -> TrainedNetwork:
+    """Another network made of a trained one, such as a step of its conversion; its key is that of its weights."""
+    what = {"of": item.key, "weights": state_digest(model.state_dict()), "model": model.config}
+    return replace(item, network=replace(item.network, label=label), model=model, key=name_of(what))
 
 
 def attacked_images(profile: Profile, splits: ImageSplits) -> ImageSet:
@@ -145,59 +140,25 @@ def attacked_images(profile: Profile, splits: ImageSplits) -> ImageSet:
     return splits.test.first_per_class(profile.attacked_per_class)
 
 
-def row_options(item: TrainedNetwork, profile: Profile) -> dict:
-    """What `attack_rows`, `ensemble_rows` and `adaptive_rows` are told about a trained network and how to run it."""
-    return {
-        "run": item.run,
-        "model_name": item.network.label,
-        "dataset": item.splits.name,
-        "seed": item.seed,
-        "batch_size": profile.attack_batch_size,
-        "device": item.device,
-    }
-
-
-def attacked(
-    trained_network: TrainedNetwork, profile: Profile, threat: ThreatModel, plans: Iterable[AttackPlan]
-) -> pd.DataFrame:
-    """Rows of every plan under one threat model; each plan is stored on its own as soon as it is done."""
-    image_set = attacked_images(profile, trained_network.splits)
-
-    def make(plan: AttackPlan) -> pd.DataFrame:
-        return attack_rows(trained_network.model, image_set, threat, plan, **row_options(trained_network, profile))
-
-    parts = []
-    for plan in plans:
-        config = {
-            "network": trained_network.run,
-            "label": trained_network.network.label,
-            "threat": vars(threat),
-            "plan": plan.as_config(),
-            "images": len(image_set),
-            "batch_size": profile.attack_batch_size,
-            "code": attack_code(plan.attack),
-        }
-        parts.append(load_or_make_rows("rows", config, functools.partial(make, plan)))
-    return pd.concat(parts, ignore_index=True)
+@stored("accuracies")
+def accuracy(network: TrainedNetwork, images: ImageSet) -> pd.DataFrame:
+    """One row: test_accuracy, and class_entropy of the predicted classes in bits (0 for a constant classifier)."""
+    predicted = predictions(network.model, images, device=network.device)
+    shares = (predicted.bincount() / len(images)).tolist()
+    correct = (predicted == images.labels).sum().item() / len(images)
+    entropy = -sum(share * math.log2(share) for share in shares if share)
+    return pd.DataFrame([{"test_accuracy": correct, "class_entropy": entropy, "test_images": len(images)}])
 
 
 def accuracy_rows(networks: Iterable[TrainedNetwork]) -> pd.DataFrame:
-    """One row per trained network: best epoch, and accuracy on validation and on the whole test set."""
-    rows = []
+    """One row per trained network: best epoch, accuracy on validation and on the whole test set, class entropy."""
+    parts = []
     for item in networks:
         best = item.history.epochs[item.history.best_epoch - 1]
-        rows.append(
-            {
-                "model": item.network.label,
-                "seed": item.seed,
-                "run": item.run,
-                "best_epoch": item.history.best_epoch,
-                "validation_accuracy": best["validation_accuracy"],
-                "test_accuracy": evaluate_accuracy(item.model, item.splits.test, device=item.device),
-                "test_images": len(item.splits.test),
-            }
-        )
-    return pd.DataFrame(rows)
+        names = {"model": item.label, "seed": item.seed, "run": item.key, "best_epoch": item.history.best_epoch}
+        names["validation_accuracy"] = best["validation_accuracy"]
+        parts.append(pd.DataFrame([names]).join(accuracy(item, item.splits.test)))
+    return pd.concat(parts, ignore_index=True)
 
 
 def training_curves(networks: Iterable[TrainedNetwork]) -> pd.DataFrame:
@@ -207,7 +168,7 @@ def training_curves(networks: Iterable[TrainedNetwork]) -> pd.DataFrame:
     """
     return pd.DataFrame(
         [
-            {"model": item.network.label, "seed": item.seed, **{name: epoch[name] for name in CURVE_COLUMNS}}
+            {"model": item.label, "seed": item.seed, **{name: epoch[name] for name in CURVE_COLUMNS}}
             for item in networks
             for epoch in item.history.epochs
         ]

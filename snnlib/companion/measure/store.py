@@ -1,144 +1,198 @@
-"""Content-addressed artifacts: a result's file name is the hash of the configuration that made it.
+"""Results that are made once: `@stored` names a table by the arguments of the function that makes it.
 
-Put `code_digest(...)` of the modules that compute a result into its configuration: an edit of their code then
-makes a new artifact, an edit of their comments and docstrings does not.
+The name is a hash of the arguments and of an integer `version`, raised by hand when the function would give other
+numbers for the same arguments; the golden rows of `tests/golden` fail when it was forgotten. Source code plays no part
+in the name: an expensive result survives the correction of a comment. What made a result is written down beside it.
 """
 
 from __future__ import annotations
 
-import ast
+import dataclasses
 import functools
 import hashlib
-import importlib.util
+import inspect
 import json
 import math
 import re
-from collections.abc import Callable
+import sys
+import time
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
+import pyarrow as pa
 
 from snnlib.companion import paths
+from snnlib.companion.measure.provenance import circumstances
 from snnlib.companion.measure.rows import read_table, write_table
 from snnlib.errors import InputError
-from snnlib.files import write_atomic
+from snnlib.files import sha256_of, write_atomic
 
-HASH_LENGTH = 16
+NAME_LENGTH = 16
 
 
-def config_hash(config: dict) -> str:
-    """First 16 hex digits of the SHA-256 of the configuration as JSON (sorted keys, tuples as lists).
+def described(value: object, where: str = "argument") -> Any:
+    """`value` in JSON's types, by what it is.
 
-    Raises InputError, naming the key, on anything but str, int, finite float, bool, None, list, tuple, dict.
+    Plain values are themselves, tuples lists; something with a `key` (a network, an image set) is its key; a dataclass
+    is its fields. Fields and dictionary entries that have their default are left out, so that a new option with a
+    default renames nothing.
+    Errors: InputError for anything else, and for numbers that are not finite.
     """
-    return hashlib.sha256(_canonical_json(config).encode()).hexdigest()[:HASH_LENGTH]
+    if isinstance(value, float) and not math.isfinite(value):
+        raise InputError(f"{where} is {value}; expected a finite number")
+    if isinstance(value, str | int | float | bool | None):
+        return value
+    if hasattr(value, "key"):
+        return value.key
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        named = ((field.name, getattr(value, field.name), _default_of(field)) for field in dataclasses.fields(value))
+        return {name: described(entry, f"{where}.{name}") for name, entry, default in named if entry != default}
+    if isinstance(value, Mapping):
+        if wrong := [name for name in value if not isinstance(name, str)]:
+            raise InputError(f"{where} has the key {wrong[0]!r}; expected only strings as keys")
+        return {name: described(entry, f"{where}.{name}") for name, entry in value.items()}
+    if isinstance(value, list | tuple):
+        return [described(entry, f"{where}[{place}]") for place, entry in enumerate(value)]
+    raise InputError(
+        f"{where} is a {type(value).__name__}; expected plain values, dataclasses of them, or something with a key"
+    )
 
 
-def code_digest(*module_names: str) -> str:
-    """Digest (16 hex) of the code of snnlib modules or packages, blind to docstrings, comments and layout.
-
-    A package stands for all its modules. Imports are not followed: name the imported modules too.
-    Raises InputError for a module that does not exist.
-    """
-    digest = hashlib.sha256()
-    for name in sorted(set(module_names)):
-        for relative, path in _sources_of(name):
-            digest.update(f"{relative}\0{_file_digest(path, path.stat().st_mtime_ns)}\0".encode())
-    return digest.hexdigest()[:HASH_LENGTH]
+def name_of(config: Mapping) -> str:
+    """First 16 hex digits of the SHA-256 of `described(config)` as JSON with sorted keys."""
+    text = json.dumps(described(config, "config"), sort_keys=True, separators=(",", ":"), allow_nan=False)
+    return hashlib.sha256(text.encode()).hexdigest()[:NAME_LENGTH]
 
 
 @dataclass(frozen=True)
 class Artifact:
-    """What one configuration made: `artifacts/<kind>/<hash><suffix>`, with one suffix or several."""
+    """One result: `artifacts/<kind>/<name><suffix>`, and `<name>.json` that says what it is, when it is complete."""
 
     kind: str
-    config: dict
+    arguments: dict
+    version: int = 1
 
     def __post_init__(self) -> None:
         if not re.fullmatch(r"[a-z0-9_]+", self.kind):
-            raise InputError(
-                f"artifact kind {self.kind!r}; expected lower-case letters, digits and underscores"
-            )
-        _canonical_json(self.config)
+            raise InputError(f"artifact kind {self.kind!r}; expected lower-case letters, digits and underscores")
 
-    @property
-    def hash(self) -> str:
-        return config_hash(self.config)
+    @functools.cached_property
+    def name(self) -> str:
+        return name_of({"version": self.version, "arguments": self.arguments})
 
     def path(self, suffix: str) -> Path:
-        """Path of the artifact; its folder exists and its configuration lies beside it as `<hash>.json`."""
-        folder = paths.ARTIFACTS / self.kind
-        described = folder / f"{self.hash}.json"
-        if not described.is_file():
-            write_atomic(
-                described,
-                json.dumps(json.loads(_canonical_json(self.config)), indent=1, sort_keys=True) + "\n",
-            )
-        return folder / f"{self.hash}{suffix}"
+        """Where the result lies; asking writes nothing."""
+        return paths.ARTIFACTS / self.kind / f"{self.name}{suffix}"
+
+    def complete(self, module: str, seconds: float, *suffixes: str) -> None:
+        """Write what the result is, what made it (`circumstances` of `module`) and the digests of its files."""
+        record = {
+            "kind": self.kind,
+            "version": self.version,
+            "arguments": described(self.arguments),
+            "made": {**circumstances(module), "seconds": round(seconds, 2)},
+            "sha256": {suffix: sha256_of(self.path(suffix)) for suffix in suffixes},
+        }
+        write_atomic(self.path(".json"), json.dumps(record, indent=1, sort_keys=True) + "\n")
+
+    def record(self) -> dict | None:
+        """What `complete` wrote; None where it is missing or damaged: then the result counts as not there."""
+        record = read_json(self.path(".json"))
+        return record if record is not None and {"made", "sha256"} <= record.keys() else None
+
+    def is_whole(self) -> bool:
+        """Whether every file of the result is there with the bytes that were written."""
+        record = self.record()
+        if record is None:
+            return False
+        digests = record["sha256"].items()
+        return all(self.path(end).is_file() and sha256_of(self.path(end)) == digest for end, digest in digests)
 
 
-def load_or_make_rows(kind: str, config: dict, make: Callable[[], pd.DataFrame]) -> pd.DataFrame:
-    """Return the table stored for `config`; where there is none, `make()` it and store it first.
+@dataclass(frozen=True)
+class Format:
+    """How a result is kept: suffix, and functions `write(path, value)` and `read(path) -> value`."""
 
-    The table always comes from disk, so a first and a second run see the same column types.
+    suffix: str
+    write: Callable[[Path, Any], object]
+    read: Callable[[Path], Any]
+
+
+TABLE = Format(".parquet", write_table, read_table)
+used: dict[str, dict] = {}
+"""What this process has read or made: "kind/name" -> what made it, for the provenance of figures and `--list`."""
+
+
+def rows_format(schema: pa.Schema) -> Format:
+    """Tables whose columns are those of `schema`, checked when they are stored."""
+    return Format(".parquet", functools.partial(write_table, schema=schema), read_table)
+
+
+def stored(
+    kind: str, *, version: int = 1, form: Format = TABLE, unnamed: tuple[str, ...] = ()
+) -> Callable[[Callable], Callable]:
+    """Decorate a function that makes a result: the first call makes and stores it, later ones read it.
+
+    Arguments as `described` takes them name the result, but for those that have their default and those `unnamed`
+    (which change how it is made, not what it is). The answer always comes from disk, so that a first and a second call
+    see the same types. A result that is damaged, or was cut short by a kill, is made anew.
     """
-    path = Artifact(kind, config).path(".parquet")
-    if not path.is_file():
-        write_table(path, make())
-    return read_table(path)
+
+    def decorate(make: Callable) -> Callable:
+        signature = inspect.signature(make)
+
+        def artifact(*positional, **named) -> Artifact:
+            given = signature.bind(*positional, **named).arguments
+            kept = {
+                name: value
+                for name, value in given.items()
+                if name not in unnamed and not _same(value, signature.parameters[name].default)
+            }
+            return Artifact(kind, kept, version)
+
+        @functools.wraps(make)
+        def load_or_make(*positional, **named) -> Any:
+            result = artifact(*positional, **named)
+            if not result.is_whole():
+                if result.record() is not None:
+                    print(f"{result.path(form.suffix)} is damaged or missing; it is made anew", file=sys.stderr)
+                started = time.monotonic()
+                form.write(result.path(form.suffix), make(*positional, **named))
+                result.complete(make.__module__, time.monotonic() - started, form.suffix)
+            note_use(result)
+            return form.read(result.path(form.suffix))
+
+        load_or_make.artifact = artifact
+        return load_or_make
+
+    return decorate
 
 
-def _canonical_json(config: dict) -> str:
-    _check_plain(config, "config")
-    return json.dumps(config, sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False)
-
-
-def _check_plain(value: object, key: str) -> None:
-    if isinstance(value, dict):
-        for name, inner in value.items():
-            if not isinstance(name, str):
-                raise InputError(f"{key} has the key {name!r}; expected only strings as keys")
-            _check_plain(inner, f"{key}.{name}")
-    elif isinstance(value, list | tuple):
-        for index, inner in enumerate(value):
-            _check_plain(inner, f"{key}[{index}]")
-    elif isinstance(value, float) and not math.isfinite(value):
-        raise InputError(f"{key} is {value}; expected a finite number")
-    elif not isinstance(value, str | int | float | bool | None):
-        raise InputError(
-            f"{key} is a {type(value).__name__}; expected str, int, float, bool, None, list or dict"
-        )
-
-
-def _sources_of(name: str) -> list[tuple[str, Path]]:
-    if name.split(".")[0] != "snnlib":
-        raise InputError(f"cannot digest {name!r}; expected a module of snnlib, such as 'snnlib.attacks'")
+def read_json(path: Path) -> dict | None:
+    """The object in a JSON file; None where the file is missing or damaged, which count alike: as not there."""
     try:
-        spec = importlib.util.find_spec(name)
-    except ModuleNotFoundError:
-        spec = None
-    if spec is None or spec.origin is None:
-        raise InputError(
-            f"module {name!r} does not exist; expected a module of snnlib, such as 'snnlib.attacks'"
-        )
-    origin = Path(spec.origin)
-    if spec.submodule_search_locations is None:
-        return [(name, origin)]
-    return [
-        (f"{name}/{path.relative_to(origin.parent).as_posix()}", path)
-        for path in sorted(origin.parent.rglob("*.py"))
-    ]
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    return content if isinstance(content, dict) else None
 
 
-@functools.cache
-def _file_digest(path: Path, modified_ns: int) -> str:
-    """Digest of one source file; `modified_ns` keeps the cached answer true after an edit."""
-    tree = ast.parse(path.read_text(encoding="utf-8"), filename=str(path))
-    for node in ast.walk(tree):
-        if (
-            isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef)
-            and ast.get_docstring(node) is not None
-        ):
-            del node.body[0]
-    return hashlib.sha256(ast.dump(tree).encode()).hexdigest()
+def note_use(artifact: Artifact) -> None:
+    """Remember that this process used a result."""
+    used[f"{artifact.kind}/{artifact.name}"] = artifact.record()["made"]
+
+
+def read_stored(kind: str, name: str) -> pd.DataFrame:
+    """A stored table by kind and name, as a row's provenance gives them. Raises InputError where there is none."""
+    return read_table(paths.ARTIFACTS / kind / f"{name}.parquet")
+
+
+def _same(value: object, default: object) -> bool:
+    return default is not inspect.Parameter.empty and type(value) is type(default) and value == default
+
+
+def _default_of(field: dataclasses.Field) -> object:
+    return field.default_factory() if field.default_factory is not dataclasses.MISSING else field.default

@@ -6,27 +6,23 @@ from dataclasses import replace
 
 import pandas as pd
 
-from snnlib.attacks.adaptive import FIRST, STEPS
+from snnlib.attacks.adaptive import FIRST
 from snnlib.attacks.ensemble import MEMBERS
-from snnlib.companion.measure.adaptive_rows import adaptive_rows
-from snnlib.companion.measure.evaluation import IMAGE
-from snnlib.companion.measure.networks import TrainedNetwork, attacked_images, code_of, row_options
+from snnlib.companion.measure.attacked import Attack, attacked
+from snnlib.companion.measure.networks import TrainedNetwork, attacked_images
 from snnlib.companion.measure.rows import SAMPLE_KEY
-from snnlib.companion.measure.store import load_or_make_rows
 from snnlib.companion.ozdenizci2024.attacks import ensemble
-from snnlib.companion.ozdenizci2024.sizes import ConversionSize
+from snnlib.companion.sizes import ConversionSize
 from snnlib.companion.verdicts.luu2025 import Judgement, judge
 
 SHARE_OF_PASSES = 1 / 3
 """Q1: passes that the adaptive ensemble may take, relative to the fixed one's."""
-FIXED_STEPS = 10
 CELL = ["model", "seed", "eps255"]
 
 
 def fixed(item: TrainedNetwork, size: ConversionSize, levels: tuple[int, ...]) -> pd.DataFrame:
     """Rows of the 19 members, each with PGD of the published number of steps, whatever the profile's tables use."""
-    steps = size.ensemble_steps if size.profile.name == "smoke" else FIXED_STEPS
-    return ensemble(item, replace(size, ensemble_steps=steps), "pgd", levels)
+    return ensemble(item, replace(size, ensemble_steps=size.fixed_steps), "pgd", levels)
 
 
 def adaptive(
@@ -37,28 +33,9 @@ def adaptive(
     only: names of the members that it may choose from; none named means all. With a single one nothing is left to
     choose, and what remains are its turns and steps.
     """
-    members = {name: MEMBERS[name] for name in only} or None
-    image_set = attacked_images(size.profile, item.splits)
-    steps = STEPS if size.profile.name != "smoke" else 3
-    parts = []
-    for level in levels:
-
-        def make(level: int = level) -> pd.DataFrame:
-            options = row_options(item, size.profile)
-            return adaptive_rows(item.model, image_set, IMAGE, level / 255, steps=steps, members=members, **options)
-
-        config = {
-            "network": item.run,
-            "label": item.network.label,
-            "eps": level / 255,
-            "steps": steps,
-            "only": list(only),
-            "images": len(image_set),
-            "batch_size": size.profile.attack_batch_size,
-            "code": code_of("snnlib.companion.measure.adaptive_rows"),
-        }
-        parts.append(load_or_make_rows("adaptive", config, make))
-    return pd.concat(parts, ignore_index=True)
+    options = {"steps": size.adaptive_steps}
+    attacks = [Attack("adaptive_ensemble", level / 255, members=only, options=options) for level in levels]
+    return attacked(item, attacks, attacked_images(size.profile, item.splits), size.profile.attack_batch_size)
 
 
 def per_sample(rows: pd.DataFrame) -> pd.DataFrame:

@@ -6,33 +6,31 @@ gradient. If robust accuracy moves, it was the attacker that was blind.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import asdict
+from collections.abc import Iterable, Sequence
 
 import pandas as pd
 import torch
-from torch import Tensor
 
-from snnlib.attacks import ATTACKS, Budget
+from snnlib.attacks import Budget
 from snnlib.attacks.same_function import POOL_GRADIENTS, dense_pool_gradient
 from snnlib.audit import AuditReport, audit
 from snnlib.companion.luu2025 import networks as luu2025
-from snnlib.companion.measure.evaluation import AUTHORS, ENCODED, IMAGE, IMAGE_SMOOTH, predictions
-from snnlib.companion.measure.networks import TrainedNetwork, attacked_images, code_of
+from snnlib.companion.measure.attacked import AUTHORS, ENCODED, IMAGE, IMAGE_SMOOTH, attack_rows
+from snnlib.companion.measure.networks import TrainedNetwork, attacked_images
 from snnlib.companion.measure.rows import robust_accuracy
-from snnlib.companion.measure.store import Artifact, load_or_make_rows
+from snnlib.companion.measure.store import Format, stored
 from snnlib.companion.ours.audit_attackers import (
-    OWN,
-    SIZES,
     Attacker,
-    attack_with,
+    blinded_attacker,
     chain_attackers,
     same_function_attackers,
 )
-from snnlib.companion.profiles import Profile
+from snnlib.companion.sizes import Profile, audit_size
+from snnlib.data import ImageSet
 from snnlib.files import write_atomic
 from snnlib.progress import progress
 from snnlib.sparsity import gradient_by_operation
+from snnlib.training.accuracy import predictions
 
 NETWORKS = ("sew_max", "sew_avg", "defended")
 STAGES = ("notebook 12", "own", "pool", "encoder", "surrogates", "rules", "losses", "transfer", "Square")
@@ -40,6 +38,12 @@ STAGES = ("notebook 12", "own", "pool", "encoder", "surrogates", "rules", "losse
 DENSE = f"max pool as {POOL_GRADIENTS[0]}"
 SPACES = {"image": (IMAGE.name, IMAGE_SMOOTH.name), "encoded": (ENCODED.name, AUTHORS.name)}
 """The two threat models, each with the rows of notebook 12 that fall into it: all scored on the deployed network."""
+OWN = "own gradient"
+REPORTS = Format(
+    ".report.json",
+    lambda path, report: write_atomic(path, report.to_json()),
+    lambda path: AuditReport.from_json(path.read_text(encoding="utf-8")),
+)
 ROW_KEY = ("model", "seed", "threat_model", "eps255", "dataset", "split")
 
 
@@ -52,42 +56,18 @@ def attacker_rows(
     *,
     samples: Sequence[int],
     in_turn: bool = False,
-    sources: dict[str, TrainedNetwork] | None = None,
 ) -> pd.DataFrame:
     """Rows of each attacker at `level`/255, one per sample; stored as soon as an attacker is done.
 
     samples: positions among the attacked test images. in_turn: each attacker runs on what the earlier ones left, else
     each on all of them.
     """
-    size, image_set = SIZES[profile.name], attacked_images(profile, item.splits)
-    crafts = {name: source.model for name, source in (sources or {}).items()}
-    chosen = list(samples)
-    parts = []
-    for attacker in progress(list(attackers), label=f"{item.network.label}, {space}, {level}/255"):
+    images, chosen, parts = attacked_images(profile, item.splits), list(samples), []
+    for attacker in progress(list(attackers), label=f"{item.label}, {space}, {level}/255"):
         if not chosen:
             break
-        indices = torch.tensor(chosen)
-
-        def make(attacker: Attacker = attacker, indices: Tensor = indices) -> pd.DataFrame:
-            results = []
-            for part in indices.split(profile.attack_batch_size):
-                images, labels = image_set.batch(part, item.device), image_set.labels[part].to(item.device)
-                found = attack_with(item, images, labels, attacker, space, level / 255, size, crafts)
-                results.append(pd.DataFrame({"sample": part.numpy(), "success": found.success.cpu().numpy()}))
-            return pd.concat(results, ignore_index=True)
-
-        config = {
-            "network": item.run,
-            "attacker": asdict(attacker),
-            "source": sources[attacker.source].run if attacker.source else "",
-            "space": space,
-            "level": level,
-            "steps": size.steps,
-            "samples": chosen,
-            "batch_size": profile.attack_batch_size,
-            "code": _attack_code(attacker),
-        }
-        rows = load_or_make_rows("audit_rows", config, make)
+        options = {"batch_size": profile.attack_batch_size, "samples": chosen, "source": attacker.source}
+        rows = attack_rows(item, attacker.attack, images, **options)[["sample", "success"]]
         parts.append(rows.assign(attacker=attacker.label, group=attacker.group))
         if in_turn:
             chosen = rows["sample"][~rows.success].tolist()
@@ -109,13 +89,13 @@ def worst_case_rows(
 ) -> pd.DataFrame:
     """Notebook 12's rows and those of `chain_attackers` on what they left: the worst case is a query over them."""
     known = earlier_rows(item, profile, space, level)
-    size, image_set = SIZES[profile.name], attacked_images(profile, item.splits)
+    size, image_set = audit_size(profile.name), attacked_images(profile, item.splits)
     if known.empty:
         known = _clean_rows(item, profile).assign(**_names(item, space, level))
     broken = set(known["sample"][known.success])
     standing = [sample for sample in range(len(image_set)) if sample not in broken]
-    attackers = chain_attackers(item, space, size, tuple(sources))
-    found = attacker_rows(item, profile, attackers, space, level, samples=standing, in_turn=True, sources=sources)
+    attackers = chain_attackers(item, space, level / 255, size, sources)
+    found = attacker_rows(item, profile, attackers, space, level, samples=standing, in_turn=True)
     return pd.concat([known, found], ignore_index=True)
 
 
@@ -136,26 +116,23 @@ def transfer_sources(item: TrainedNetwork, networks: Sequence[TrainedNetwork], s
 def alone_samples(item: TrainedNetwork, profile: Profile) -> list[int]:
     """Positions among the attacked test images of those on which each attacker runs alone: the first of each class."""
     labels = attacked_images(profile, item.splits).labels
-    limit = SIZES[profile.name].alone_per_class
+    limit = audit_size(profile.name).alone_per_class
     seen = pd.Series(labels.numpy()).groupby(labels.numpy()).cumcount()
     return [position for position, before in enumerate(seen) if limit is None or before < limit]
 
 
 def alone_rows(item: TrainedNetwork, profile: Profile, space: str) -> pd.DataFrame:
     """`same_function_attackers`, each on its own, on the same images."""
-    size = SIZES[profile.name]
-    attackers, samples = same_function_attackers(item, space, size), alone_samples(item, profile)
+    size, samples = audit_size(profile.name), alone_samples(item, profile)
+    attackers = same_function_attackers(item, space, size.alone_level / 255, size)
     return attacker_rows(item, profile, attackers, space, size.alone_level, samples=samples)
 
 
 def sparse_rows(item: TrainedNetwork, profile: Profile) -> pd.DataFrame:
-    """PGD on images with exact zeros put into its gradient: column `keep`, the share of the pixels that it sees.
-
-    It starts at the image, so that what it does not see stays as it is.
-    """
-    size, samples, parts = SIZES[profile.name], alone_samples(item, profile), []
+    """PGD on images with exact zeros put into its gradient: column `keep`, the share of the pixels that it sees."""
+    size, samples, parts = audit_size(profile.name), alone_samples(item, profile), []
     for keep in size.shares:
-        attacker = Attacker(f"sees {keep:.0%} of the pixels", "zeros", keep=keep, options={"start": "none"})
+        attacker = blinded_attacker(keep, size.alone_level / 255, size)
         rows = attacker_rows(item, profile, [attacker], "image", size.alone_level, samples=samples)
         parts.append(rows.assign(keep=keep))
     return pd.concat(parts, ignore_index=True)
@@ -163,27 +140,23 @@ def sparse_rows(item: TrainedNetwork, profile: Profile) -> pd.DataFrame:
 
 def pool_zeros(item: TrainedNetwork, profile: Profile) -> pd.DataFrame:
     """Exact zeros in the gradient at the stem's max pool: its own, and two dense ones of the same function."""
-    chosen = item.splits.test.first_per_class(profile.inspected_per_class)
+    rows = _pool_zeros(item, item.splits.test.first_per_class(profile.inspected_per_class))
+    return rows.assign(model=item.label, seed=item.seed)
+
+
+@stored("pool_zeros")
+def _pool_zeros(item: TrainedNetwork, chosen: ImageSet) -> pd.DataFrame:
     images, labels = chosen.batch(slice(None), item.device), chosen.labels.to(item.device)
 
     def at_pool() -> float:
         table = gradient_by_operation(item.model, images, labels, space="encoded")
         return float(table[table.kind == "MaxPool2d"].zero_share_grad_input.iloc[0])
 
-    def make() -> pd.DataFrame:
-        found = {OWN.label: at_pool()}
-        for kind in POOL_GRADIENTS[:2]:
-            with dense_pool_gradient(item.model, kind):
-                found[f"max pool as {kind}"] = at_pool()
-        return pd.DataFrame({"attacker": list(found), "zero_share": list(found.values())})
-
-    config = {
-        "network": item.run,
-        "images": len(chosen),
-        "code": code_of("snnlib.sparsity", "snnlib.attacks.same_function"),
-    }
-    rows = load_or_make_rows("pool_zeros", config, make)
-    return rows.assign(model=item.network.label, seed=item.seed)
+    found = {OWN: at_pool()}
+    for kind in POOL_GRADIENTS[:2]:
+        with dense_pool_gradient(item.model, kind):
+            found[f"max pool as {kind}"] = at_pool()
+    return pd.DataFrame({"attacker": list(found), "zero_share": list(found.values())})
 
 
 def nonzero_rows(item: TrainedNetwork, profile: Profile) -> pd.DataFrame:
@@ -204,9 +177,9 @@ def filled_rows(item: TrainedNetwork, profile: Profile) -> pd.DataFrame:
                 "model": item.network.label,
                 "seed": item.seed,
                 "space": space,
-                "zeros_own": zeros[OWN.label],
+                "zeros_own": zeros[OWN],
                 "zeros_dense": zeros[DENSE],
-                "left_own": left[OWN.label],
+                "left_own": left[OWN],
                 "left_dense": left[DENSE],
             }
         )
@@ -234,32 +207,16 @@ def protocol_rows(item: TrainedNetwork, profile: Profile) -> pd.DataFrame:
 
 def audited(item: TrainedNetwork, profile: Profile) -> AuditReport:
     """The audit of a trained network at the chapter's `alone_level` and on its images, stored as JSON."""
-    image_set = attacked_images(profile, item.splits).take(alone_samples(item, profile))
-    effort, level = SIZES[profile.name].effort, SIZES[profile.name].alone_level
-    config = {
-        "network": item.run,
-        "level": level,
-        "images": len(image_set),
-        "effort": effort,
-        "batch_size": profile.attack_batch_size,
-        "code": code_of("snnlib.audit.run", "snnlib.models.build", "snnlib.data.images"),
-    }
-
-    def make() -> AuditReport:
-        images, labels = image_set.batch(slice(None), item.device), image_set.labels.to(item.device)
-        seed = torch.Generator().manual_seed(item.seed)
-        size = profile.attack_batch_size
-        return audit(item.model, images, labels, Budget(level / 255), effort=effort, generator=seed, batch_size=size)
-
-    return stored_report(config, make)
+    size = audit_size(profile.name)
+    chosen = attacked_images(profile, item.splits).take(alone_samples(item, profile))
+    return _audited(item, chosen, size.alone_level / 255, size.effort, profile.attack_batch_size)
 
 
-def stored_report(config: dict, make: Callable[[], AuditReport]) -> AuditReport:
-    """The report stored for `config`; where there is none, `make()` it and store it first."""
-    path = Artifact("audits", config).path(".report.json")
-    if not path.is_file():
-        write_atomic(path, make().to_json())
-    return AuditReport.from_json(path.read_text(encoding="utf-8"))
+@stored("audits", form=REPORTS)
+def _audited(item: TrainedNetwork, chosen: ImageSet, eps: float, effort: str, batch_size: int) -> AuditReport:
+    images, labels = chosen.batch(slice(None), item.device), chosen.labels.to(item.device)
+    seed = torch.Generator().manual_seed(item.seed)
+    return audit(item.model, images, labels, Budget(eps), effort=effort, generator=seed, batch_size=batch_size)
 
 
 def _names(item: TrainedNetwork, space: str, level: int) -> dict:
@@ -278,10 +235,3 @@ def _clean_rows(item: TrainedNetwork, profile: Profile) -> pd.DataFrame:
     wrong = predictions(item.model, image_set, profile.attack_batch_size, item.device) != image_set.labels
     samples = range(len(image_set))
     return pd.DataFrame({"sample": samples, "success": wrong.numpy(), "attacker": "none", "group": STAGES[0]})
-
-
-def _attack_code(attacker: Attacker) -> str:
-    modules = {"square": "snnlib.attacks.square", "transfer": "snnlib.attacks.transfer"}
-    module = modules.get(attacker.attack) or ATTACKS[attacker.attack].__module__
-    gradients = ("snnlib.attacks.gradients.parse", "snnlib.attacks.same_function", "snnlib.attacks.projected_gradient")
-    return code_of(module, *gradients, "snnlib.models.build", "snnlib.data.images")

@@ -17,10 +17,9 @@ from torch import Tensor, nn
 
 from snnlib.attacks import Budget
 from snnlib.audit import AuditReport, audit
-from snnlib.companion.measure.networks import code_of
-from snnlib.companion.ours.audit import stored_report
-from snnlib.companion.ours.audit_attackers import SIZES
-from snnlib.companion.profiles import Profile
+from snnlib.companion.measure.store import stored
+from snnlib.companion.ours.audit import REPORTS
+from snnlib.companion.sizes import Profile, audit_size
 from snnlib.data import ImageSet, ImageSplits
 
 STEPS = 4
@@ -90,27 +89,22 @@ def is_installed(framework: str) -> bool:
 
 def example_report(framework: str, splits: ImageSplits, profile: Profile, seed: int = 0) -> AuditReport:
     """Train the example and audit it at the chapter's `alone_level`, on the first test images; stored as JSON."""
-    size = SIZES[profile.name]
-    level, chosen = size.alone_level, splits.test
+    size, chosen = audit_size(profile.name), splits.test
     if size.alone_per_class is not None:
         chosen = chosen.first_per_class(size.alone_per_class)
-    config = {
-        "framework": framework,
-        "version": importlib.metadata.version(framework.lower()),
-        "level": level,
-        "images": len(chosen),
-        "train": [min(size.example_images, len(splits.train)), size.example_epochs],
-        "effort": size.effort,
-        "seed": seed,
-        "code": code_of(__name__, "snnlib.audit.run"),
-    }
+    train = splits.train.take(slice(0, size.example_images))
+    release = importlib.metadata.version(framework.lower())
+    return _audited_example(framework, release, train, size.example_epochs, chosen, size.alone_level, size.effort, seed)
 
-    def make() -> AuditReport:
-        model = trained_example(framework, splits.train.take(slice(0, size.example_images)), size.example_epochs, seed)
-        images, generator = chosen.batch(slice(None)), torch.Generator().manual_seed(seed)
-        return audit(model, images, chosen.labels, Budget(level / 255), effort=size.effort, generator=generator)
 
-    return stored_report(config, make)
+@stored("example_audits", form=REPORTS)
+def _audited_example(
+    framework: str, release: str, train: ImageSet, epochs: int, chosen: ImageSet, level: int, effort: str, seed: int
+) -> AuditReport:
+    """release: of the framework, for the result's name."""
+    model = trained_example(framework, train, epochs, seed)
+    images, generator = chosen.batch(slice(None)), torch.Generator().manual_seed(seed)
+    return audit(model, images, chosen.labels, Budget(level / 255), effort=effort, generator=generator)
 
 
 def trained_example(framework: str, images: ImageSet, epochs: int, seed: int) -> nn.Module:

@@ -6,20 +6,17 @@ steps find little more, one gradient alone finds no more than all, and neither d
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Sequence
 from dataclasses import replace
 
 import pandas as pd
 
-from snnlib.attacks import Budget, square
-from snnlib.companion.measure.evaluation import IMAGE, AttackPlan
-from snnlib.companion.measure.networks import TrainedNetwork, attack_code, attacked, attacked_images
-from snnlib.companion.measure.query_rows import query_rows
+from snnlib.companion.measure.attacked import Attack, attack_rows
+from snnlib.companion.measure.networks import TrainedNetwork, attacked_images
 from snnlib.companion.measure.rows import SAMPLE_KEY, robust_accuracy
 from snnlib.companion.ozdenizci2024.attacks import ensemble
-from snnlib.companion.ozdenizci2024.sizes import ConversionSize
 from snnlib.companion.published import load_reference
+from snnlib.companion.sizes import ConversionSize
 from snnlib.companion.verdicts.ozdenizci2024 import ROUNDING
 
 LEVEL = 8
@@ -53,17 +50,12 @@ def published_by_steps() -> pd.DataFrame:
 
 def one_gradient_rows(item: TrainedNetwork, size: ConversionSize) -> pd.DataFrame:
     """PGD by the rate gradient (RGA) alone, with the steps of the ensemble's members, on the same images."""
-    plan = AttackPlan("pgd", LEVEL / 255, steps=size.ensemble_steps, surrogate=ALONE)
-    return attacked(item, size.profile, IMAGE, [plan])
+    return _on_attacked(item, size, Attack("pgd", LEVEL / 255, gradient=ALONE, options={"steps": size.ensemble_steps}))
 
 
 def square_rows(item: TrainedNetwork, size: ConversionSize) -> pd.DataFrame:
     """Square with `size.square_queries` queries on the same images."""
-    options = {"queries": size.square_queries}
-    config = {"attack": "square", "options": options, "code": attack_code("square")}
-    images = attacked_images(size.profile, item.splits)
-    attack = functools.partial(square, **options)
-    return query_rows(item, images, size.profile.attack_batch_size, Budget(LEVEL / 255), attack, config)
+    return _on_attacked(item, size, Attack("square", LEVEL / 255, options={"queries": size.square_queries}))
 
 
 def check_attacks(items: Sequence[TrainedNetwork], size: ConversionSize) -> pd.DataFrame:
@@ -92,6 +84,11 @@ def largest_published_fall() -> float:
     """Robust accuracy lost from 10 to 40 steps, the largest over the published networks: a share, 0..1."""
     table = published_by_steps().pivot(index=["variant", "sparsity"], columns="steps", values="robust_accuracy")
     return float((table[10] - table[40]).max())
+
+
+def _on_attacked(item: TrainedNetwork, size: ConversionSize, attack: Attack) -> pd.DataFrame:
+    images = attacked_images(size.profile, item.splits)
+    return attack_rows(item, attack, images, batch_size=size.profile.attack_batch_size)
 
 
 def _against(alone: pd.DataFrame, together: pd.DataFrame) -> dict:

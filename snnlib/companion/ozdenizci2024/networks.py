@@ -16,19 +16,17 @@ from snnlib.companion.measure.networks import (
     TrainedNetwork,
     build_network,
     build_recipe,
-    code_of,
     fitted,
     trained,
 )
-from snnlib.companion.measure.store import load_or_make_rows
-from snnlib.companion.ozdenizci2024.sizes import ConversionSize
+from snnlib.companion.measure.store import stored
+from snnlib.companion.sizes import ConversionSize
 from snnlib.conversion import calibrate, copy_weights, reestimate_statistics, scale_thresholds, set_trainable
 from snnlib.conversion.calibrate import set_threshold, spiking_layer_names, threshold_of
 from snnlib.conversion.statistics import batch_norms
 from snnlib.data import ImageSplits
 from snnlib.models import Model, build_model
 from snnlib.runtime import default_device
-from snnlib.training.checkpoint import state_digest
 from snnlib.training.cost import estimate_training_seconds
 from snnlib.training.inner_attack import inner_attack
 
@@ -67,7 +65,7 @@ ABLATIONS = {"C5": FineTuning(thresholds=False), "C6": FineTuning(keep_batch_nor
 
 def ann_network(objective: str, size: ConversionSize) -> Network:
     """`size.network` with ReLU and the recipe of one of `OBJECTIVES`."""
-    recipe = {"objective": objective, "augmentation": size.augmentation, "optimiser": _optimiser(size)}
+    recipe = {"objective": objective, "augmentation": size.augmentation, "optimiser": size.optimiser}
     if objective != "natural":
         recipe["attack"] = {**inner_attack(objective, TRAINING_EPS), "steps": size.inner_steps}
     return Network(f"ANN, {OBJECTIVES[objective]}", size.network, {**_architecture(size), "spiking": False}, recipe)
@@ -80,27 +78,21 @@ def ann(objective: str, size: ConversionSize, seed: int, data_dir: str | None = 
 
 def thresholds(item: TrainedNetwork, size: ConversionSize, keep_batch_norm: bool = True) -> pd.DataFrame:
     """Calibrated thresholds of the converted ANN, one row per spiking layer, before they are scaled."""
-    snn = _copied(item, size, keep_batch_norm)
-
-    def make() -> pd.DataFrame:
-        calibrated = calibrate(snn, item.splits.train, seed=item.seed, **calibration)
-        return pd.DataFrame(
-            {
-                "layer": [entry.layer for entry in calibrated],
-                "threshold": [entry.threshold for entry in calibrated],
-                "firing_rate": [entry.firing_rate for entry in calibrated],
-            }
-        )
-
     calibration = {"augmentation": _calibration_images(size), **size.calibration}
-    origin = {"ann": item.run, "seed": item.seed, "snn": snn.config, "weights": state_digest(snn.state_dict())}
-    config = {**origin, "calibration": calibration, "code": conversion_code()}
-    return load_or_make_rows("thresholds", config, make)
+    return _calibrated(item, _snn_options(size), keep_batch_norm, calibration)
+
+
+@stored("thresholds")
+def _calibrated(item: TrainedNetwork, snn_options: dict, keep_batch_norm: bool, calibration: dict) -> pd.DataFrame:
+    snn = _copied(item, snn_options, keep_batch_norm)
+    found = calibrate(snn, item.splits.train, seed=item.seed, **calibration)
+    columns = ("layer", "threshold", "firing_rate")
+    return pd.DataFrame({name: [getattr(entry, name) for entry in found] for name in columns})
 
 
 def converted(item: TrainedNetwork, size: ConversionSize, keep_batch_norm: bool = True, scale: float = SCALE) -> Model:
     """The SNN before fine-tuning: weights copied, thresholds calibrated and scaled, statistics as in a new network."""
-    snn = _copied(item, size, keep_batch_norm)
+    snn = _copied(item, _snn_options(size), keep_batch_norm)
     calibrated = thresholds(item, size, keep_batch_norm).threshold
     for layer, threshold in zip(spiking_layer_names(snn), calibrated, strict=True):
         set_threshold(layer, threshold)
@@ -122,7 +114,7 @@ def finetuned(
     snn = converted(item, size, how.keep_batch_norm)
     set_trainable(snn, thresholds=how.thresholds)
     network = finetuned_network(objective, size, how, snn.config)
-    origin = conversion_origin(item.run, size.calibration, how)
+    origin = conversion_origin(item.key, size.calibration, how)
     return fitted(network, snn, build_recipe(network, size.profile, seed), item.splits, size.profile, seed, origin)
 
 
@@ -134,8 +126,7 @@ def finetuned_network(objective: str, size: ConversionSize, how: FineTuning, mod
 
 def conversion_origin(ann_run: str, calibration: dict, how: FineTuning) -> dict:
     """What decides the weights that fine-tuning starts from, beside the SNN's own options."""
-    origin = {"ann": ann_run, "calibration": calibration, "scale": SCALE, "how": vars(how)}
-    return {**origin, "code": conversion_code()}
+    return {"ann": ann_run, "calibration": calibration, "scale": SCALE, "how": how}
 
 
 def end_to_end_network(comparison: str, size: ConversionSize) -> Network:
@@ -173,7 +164,7 @@ def steps_of_conversion(item: TrainedNetwork, fine: TrainedNetwork, size: Conver
     """
     steps = {
         "ANN": item.model,
-        "copied, thresholds 1": _copied(item, size, True),
+        "copied, thresholds 1": _copied(item, _snn_options(size), True),
         "calibrated": converted(item, size, scale=1.0),
         "scaled": converted(item, size),
         "statistics reset": converted(item, size),
@@ -217,11 +208,6 @@ def estimated_seconds(size: ConversionSize, data_dir: str | None = None) -> pd.D
     return pd.DataFrame(rows)
 
 
-def conversion_code() -> str:
-    """Digest of the code that decides a conversion."""
-    return code_of("snnlib.conversion.convert")
-
-
 def images_of(size: ConversionSize, data_dir: str | None = None) -> ImageSplits:
     """The chapter's images: the profile's, with the chapter's own number of training images."""
     return common.load_profile_images(size.profile, data_dir)
@@ -231,13 +217,9 @@ def _architecture(size: ConversionSize) -> dict:
     return {"width": size.profile.width, "time_steps": 1, "encoder": "direct", "normalisation": "cifar10"}
 
 
-def _optimiser(size: ConversionSize) -> str:
-    return "sgd" if size.profile.name == "paper" else "adam"
-
-
 def _optimiser_and_attack(size: ConversionSize) -> dict:
     attack = inner_attack("consistency", TRAINING_EPS)
-    return {"optimiser": _optimiser(size), "augmentation": _calibration_images(size), "attack": attack}
+    return {"optimiser": size.optimiser, "augmentation": _calibration_images(size), "attack": attack}
 
 
 def _snn_options(size: ConversionSize) -> dict:
@@ -249,8 +231,8 @@ def _calibration_images(size: ConversionSize) -> str:
     return size.augmentation.removesuffix("-cutout")
 
 
-def _copied(item: TrainedNetwork, size: ConversionSize, keep_batch_norm: bool) -> Model:
-    snn = copy_weights(item.model, **_snn_options(size))
+def _copied(item: TrainedNetwork, options: dict, keep_batch_norm: bool) -> Model:
+    snn = copy_weights(item.model, **options)
     if not keep_batch_norm:
         _drop_affine(snn)
     return snn

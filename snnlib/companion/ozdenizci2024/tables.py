@@ -8,8 +8,8 @@ import pandas as pd
 
 from snnlib.companion.measure.networks import Network, TrainedNetwork, build_recipe
 from snnlib.companion.ozdenizci2024.networks import ann_network, end_to_end_network, finetune_recipe
-from snnlib.companion.ozdenizci2024.sizes import ConversionSize, conversion_size
 from snnlib.companion.published import NOT_AVAILABLE, load_reference
+from snnlib.companion.sizes import ConversionSize, conversion_size
 from snnlib.training.epoch import batches_per_epoch
 
 ATTACKS = {"fgsm": "FGSM", "pgd": "PGD"}

@@ -54,8 +54,23 @@ START, END = "<!-- verdicts:start -->", "<!-- verdicts:end -->"
 
 
 def claims_path(profile: str) -> Path:
-    """`figures/<profile>/claims.csv`."""
+    """`claims.csv` among the profile's figures."""
     return paths.figures_dir(profile) / "claims.csv"
+
+
+def published_path(profile: str) -> Path:
+    """`figures/<profile>/claims.csv`."""
+    return paths.published_dir(profile) / "claims.csv"
+
+
+def publish(profile: str, numbers: set[str]) -> None:
+    """Copy the verdicts recorded by the notebooks with these numbers to the published table; the others stay."""
+    judged = {line["claim"]: line for line in read_claims(profile).to_dict("records")}
+    table = read_claims_in(published_path(profile)).set_index("claim", drop=False)
+    for claim in CLAIMS:
+        if {judged[claim]["notebook"][:2], table.loc[claim, "notebook"][:2]} & numbers:
+            table.loc[claim, list(COLUMNS)] = [judged[claim][name] for name in COLUMNS]
+    _write(published_path(profile), table)
 
 
 def record(
@@ -97,7 +112,7 @@ def record(
     with file_lock(paths.lock_path(f"claims-{profile}")):
         table = read_claims(profile).set_index("claim", drop=False)
         table.loc[claim, list(COLUMNS)] = [line[name] for name in COLUMNS]
-        _write(profile, table)
+        _write(claims_path(profile), table)
 
 
 def verdicts_of(profile: str, number: str) -> dict[str, str]:
@@ -115,12 +130,16 @@ def forget_verdicts(profile: str, number: str) -> None:
         old = table["notebook"].str[:2] == number
         table.loc[old, list(COLUMNS[2:])] = ""
         table.loc[old, "verdict"] = "not run yet"
-        _write(profile, table)
+        _write(claims_path(profile), table)
 
 
 def read_claims(profile: str) -> pd.DataFrame:
     """All claims in order, every cell a string; the verdict is "not run yet" where none is recorded."""
-    path = claims_path(profile)
+    return read_claims_in(claims_path(profile))
+
+
+def read_claims_in(path: Path) -> pd.DataFrame:
+    """The claims of one table; a missing one has no verdicts."""
     blank = {"verdict": "not run yet"}
     judged = {}
     if path.is_file():
@@ -142,11 +161,12 @@ def verdict_table_markdown(profile: str) -> str:
     Where profile "paper" has verdicts, they stand beside those of a smaller profile, with the hours of their notebook's
     last run.
     """
-    table = read_claims(profile)
+    table = read_claims_in(published_path(profile))
     columns = {name: table[name] for name in ("claim", "statement", "verdict", "evidence", "notebook")}
     columns["verdict"] = "**" + columns["verdict"] + "**"
-    if profile != "paper" and claims_path("paper").is_file():
-        columns["at paper size"] = [_with_cost(line) for line in read_claims("paper").to_dict("records")]
+    if profile != "paper" and published_path("paper").is_file():
+        paper = read_claims_in(published_path("paper")).to_dict("records")
+        columns["at paper size"] = [_with_cost(line) for line in paper]
     rows = [[cell.replace("|", "\\|") for cell in cells] for cells in zip(*columns.values(), strict=True)]
     head = " | ".join(["|", "claim", *list(columns)[2:]]) + " |\n|" + "---|" * len(columns) + "\n"
     return head + "".join("| " + " | ".join(cells) + " |\n" for cells in rows)
@@ -183,10 +203,10 @@ def update_readme(readme: Path, profile: str) -> None:
     write_atomic(readme, f"{text[:start]}\n{verdict_table_markdown(profile)}{text[end:]}")
 
 
-def _write(profile: str, table: pd.DataFrame) -> None:
+def _write(path: Path, table: pd.DataFrame) -> None:
     buffer = io.StringIO()
     table.to_csv(buffer, index=False, lineterminator="\n")
-    write_atomic(claims_path(profile), buffer.getvalue())
+    write_atomic(path, buffer.getvalue())
 
 
 def main(arguments: list[str] | None = None) -> int:

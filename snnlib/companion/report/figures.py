@@ -1,15 +1,15 @@
 """Figures and tables as files: picture, the numbers drawn, and a manifest that says what made them.
 
-Everything goes to `figures/<profile>/`. The same figure and numbers give the same bytes, on one machine.
+Everything goes to `paths.figures_dir(profile)`, outside of what is committed: exploring a notebook changes no committed
+file, and `run_all.sh --publish` copies to `figures/<profile>/`. The same figure and numbers give the same bytes, on
+one machine.
 """
 
 from __future__ import annotations
 
 import io
 import json
-import platform
 import re
-import subprocess
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -17,9 +17,9 @@ from typing import Any
 import pandas as pd
 from matplotlib.figure import Figure
 
-from snnlib import runtime
 from snnlib.companion import paths
-from snnlib.companion.measure.store import config_hash
+from snnlib.companion.measure import store
+from snnlib.companion.measure.provenance import circumstances
 from snnlib.errors import InputError
 from snnlib.files import file_lock, sha256_of, write_atomic
 
@@ -74,19 +74,19 @@ def table_markdown(table: pd.DataFrame) -> str:
 
 
 def manifest_path(profile: str) -> Path:
-    """`figures/<profile>/manifest.json`."""
+    """`manifest.json` among the profile's figures."""
     return paths.figures_dir(profile) / "manifest.json"
 
 
 def read_manifest(profile: str) -> dict[str, Any]:
-    """The manifest of a profile, empty where none is written yet. Raises InputError when it is damaged."""
-    path = manifest_path(profile)
-    if not path.is_file():
-        return {"profile": profile, "notebooks": {}, "files": {}}
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except json.JSONDecodeError as error:
-        raise InputError(f"{path} is damaged ({error}); delete it and run again with --force") from error
+    """The manifest of a profile, empty where none is written yet."""
+    return read_manifest_in(paths.figures_dir(profile), profile)
+
+
+def read_manifest_in(folder: Path, profile: str) -> dict[str, Any]:
+    """The manifest of figures in a folder; one that is damaged counts as not there, and its notebooks as not run."""
+    content = store.read_json(folder / "manifest.json") or {}
+    return {"profile": profile, "notebooks": content.get("notebooks", {}), "files": content.get("files", {})}
 
 
 def outputs_of(profile: str, number: str) -> dict[str, str]:
@@ -111,6 +111,11 @@ def remove_orphans(profile: str, number: str) -> None:
     for path in paths.figures_dir(profile).glob(f"{number}_*"):
         if path.name not in listed:
             path.unlink()
+
+
+def used_path(profile: str, number: str) -> Path:
+    """Where a notebook notes which stored results it has used, as "kind/name"."""
+    return paths.runs_dir(profile) / "used" / f"{number}.json"
 
 
 def record_seconds(profile: str, number: str, seconds: float) -> None:
@@ -150,21 +155,18 @@ def _write(
         raise InputError(
             f"figure {name!r} is saved by notebook {notebook!r}; expected both to start with the same number"
         )
-    hashed = config_hash(config) if config is not None else None
+    made = _provenance()
     written = [
         write_atomic(paths.figures_dir(profile) / (name + suffix), data) for suffix, data in contents.items()
     ]
 
     def enter(manifest: dict[str, Any]) -> None:
-        manifest.update(_circumstances())
         for path in written:
-            manifest["files"][path.name] = {
-                "sha256": sha256_of(path),
-                "notebook": str(notebook),
-                "config": hashed,
-            }
+            entry = {"sha256": sha256_of(path), "notebook": str(notebook), "made": made}
+            manifest["files"][path.name] = entry if config is None else {**entry, "config": store.name_of(config)}
 
     _update_manifest(profile, enter)
+    write_atomic(used_path(profile, name[:2]), json.dumps({"results": sorted(store.used)}) + "\n")
     return written
 
 
@@ -175,22 +177,15 @@ def _update_manifest(profile: str, change: Callable[[dict[str, Any]], None]) -> 
         write_atomic(manifest_path(profile), json.dumps(manifest, indent=1, sort_keys=True) + "\n")
 
 
-def _circumstances() -> dict[str, str | None]:
-    import torch
-
+def _provenance() -> dict[str, Any]:
+    """What makes a figure here, and what made the stored results that this process has used so far."""
+    results = store.used.values()
+    names = ("commit", "device", "torch")
     return {
-        "commit": _git_commit(),
-        "device": runtime.describe_device(),
-        "python": platform.python_version(),
-        "torch": torch.__version__,
+        "figure": circumstances(__name__),
+        "results": {
+            "count": len(results),
+            "seconds": round(sum(made["seconds"] for made in results), 1),
+            **{name: sorted({str(made[name]) for made in results}) for name in names},
+        },
     }
-
-
-def _git_commit() -> str | None:
-    try:
-        answer = subprocess.run(
-            ["git", "-C", str(paths.ROOT), "rev-parse", "HEAD"], capture_output=True, text=True, check=False
-        )
-    except FileNotFoundError:
-        return None
-    return answer.stdout.strip() if answer.returncode == 0 else None

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 
 import pandas as pd
 import torch
@@ -20,15 +20,14 @@ from snnlib.bench.speed import milliseconds
 from snnlib.companion import paths
 from snnlib.companion.luu2025 import networks as luu2025
 from snnlib.companion.measure import networks as common
-from snnlib.companion.measure.evaluation import AUTHORS, IMAGE, AttackPlan, ThreatModel
+from snnlib.companion.measure.attacked import AUTHORS, IMAGE, Attack
 from snnlib.companion.measure.networks import Network, attacked_images, build_network, build_recipe
-from snnlib.companion.measure.store import Artifact, config_hash
+from snnlib.companion.measure.store import Artifact, name_of
 from snnlib.companion.ozdenizci2024 import networks as conversion
-from snnlib.companion.ozdenizci2024.attacks import TRAINING_SURROGATE, plan_of
-from snnlib.companion.ozdenizci2024.sizes import ConversionSize, conversion_size
+from snnlib.companion.ozdenizci2024.attacks import TRAINING_SURROGATE, attack_at
 from snnlib.companion.ozdenizci2024.tables import ATTACKS
-from snnlib.companion.profiles import Profile, get_profile
 from snnlib.companion.report.figures import table_markdown
+from snnlib.companion.sizes import ConversionSize, Profile, conversion_size, get_profile
 from snnlib.companion.verdicts.ozdenizci2024 import HEADLINE
 from snnlib.conversion import copy_weights, set_trainable
 from snnlib.data import ImageSet, ImageSplits
@@ -41,7 +40,6 @@ from snnlib.training.log import read_log
 CLASSES = 10
 WHOLE = {"train": 45_000, "validation": 5_000, "test": 10_000}
 """Images of whole CIFAR-10 after `load_images` has held out a tenth of its training images."""
-TOGETHER, ALONE = f"{len(MEMBERS)} members", f"{len(MEMBERS)} members, each alone"
 SCORED = 16
 """Validation images that the estimate of a training times itself; the others cost what a forward pass costs."""
 COST_COLUMNS = ["notebook", "network", "work", "networks", "images", "passes", "gradients", "images/s", "hours"]
@@ -85,27 +83,27 @@ class Training:
         """What `common.fitted` calls the trained network; asking for it writes nothing."""
         origin = None
         if self.ann is not None:
-            ann = Training(self.notebook, self.ann, self.profile).artifact(seed).hash
+            ann = Training(self.notebook, self.ann, self.profile).artifact(seed).name
             origin = conversion.conversion_origin(ann, self.calibration, self.how)
         return common.network_artifact(self.outline(seed), self.recipe(seed), "cifar10", self.profile, origin)
 
 
 @dataclass(frozen=True)
-class Attack:
-    """Plans that differ in eps alone, on the networks of one training. ensemble: "", `TOGETHER` or `ALONE`."""
+class Work:
+    """Attacks that differ in eps alone, on the networks of one training."""
 
     notebook: str
     training: Training
-    threat: ThreatModel
-    plans: tuple[AttackPlan, ...]
-    ensemble: str = ""
+    attacks: tuple[Attack, ...]
 
     @property
     def label(self) -> str:
-        plan = self.plans[0]
-        steps, surrogate = f"{plan.steps} steps" if plan.steps else "", plan.surrogate.removeprefix("own")
-        levels = "eps " + ", ".join(f"{255 * each.eps:g}" for each in self.plans)
-        return ", ".join(filter(None, (plan.attack, steps, surrogate, self.ensemble, self.threat.name, levels)))
+        attack = self.attacks[0]
+        steps, gradient = attack.options.get("steps"), attack.gradient.removeprefix("own")
+        members = f"{len(attack.members)} members{', each alone' * attack.alone}" if attack.members else ""
+        levels = "eps " + ", ".join(f"{255 * each.eps:g}" for each in self.attacks)
+        parts = (attack.name, f"{steps} steps" * bool(steps), gradient, members, attack.threat.name, levels)
+        return ", ".join(filter(None, parts))
 
 
 def luu_trainings(profile: Profile) -> list[Training]:
@@ -116,18 +114,18 @@ def luu_trainings(profile: Profile) -> list[Training]:
     return [Training("10", network, profile) for network in known] + deeper
 
 
-def luu_attacks(trainings: Iterable[Training], profile: Profile) -> list[Attack]:
+def luu_attacks(trainings: Iterable[Training], profile: Profile) -> list[Work]:
     """`curve_rows` and `ladder_rows` of notebook 12, then what `headline_rows` adds in notebook 15 for all."""
     curves = [luu2025.NETWORKS[key] for key in ("sew_max", "sew_avg", "defended")]
     wanted = []
     for training in trainings:
         if training.network in curves:
-            plans = [(threat, plan) for threat in (AUTHORS, IMAGE) for plan in luu2025.curve_plans(profile, threat)]
-            for threat, own in luu2025.ladder_plans(training.outline(), profile):
-                plans += [(threat, plan) for plan in own]
-            wanted += [Attack("12", training, threat, (plan,)) for threat, plan in plans]
-        for threat, pgd in ((AUTHORS, luu2025.authors_pgd()), (IMAGE, luu2025.strong_pgd(profile))):
-            wanted += [Attack("15", training, threat, (plan,)) for plan in (luu2025.authors_fgsm(), pgd)]
+            attacks = [attack for threat in (AUTHORS, IMAGE) for attack in luu2025.curve_attacks(profile, threat)]
+            attacks += luu2025.ladder_attacks(training.outline(), profile)
+            wanted += [Work("12", training, (attack,)) for attack in attacks]
+        for threat in (AUTHORS, IMAGE):
+            attacks = (luu2025.authors_fgsm(threat), luu2025.pgd_in(profile, threat))
+            wanted += [Work("15", training, (attack,)) for attack in attacks]
     return _merged(wanted)
 
 
@@ -149,54 +147,53 @@ def _finetuned(notebook: str, objective: str, size: ConversionSize, how: convers
     return Training(notebook, network, size.profile, conversion.ann_network(objective, size), how, size.calibration)
 
 
-def conversion_attacks(trainings: Iterable[Training], size: ConversionSize) -> list[Attack]:
+def conversion_attacks(trainings: Iterable[Training], size: ConversionSize) -> list[Work]:
     """Plain attacks on ANNs, ensembles on SNNs, by the notebook that asks first, of 20 to 23."""
     return _merged(
-        Attack(notebook, training, IMAGE, (plan_of(attack, level, size),), ensemble)
+        Work(notebook, training, (attack_at(name, level, size, members, alone),))
         for training in trainings
-        for notebook, attack, levels, ensemble in _asked(training, size)
+        for notebook, name, levels, members, alone in _asked(training, size)
         for level in levels
     )
 
 
-def _asked(training: Training, size: ConversionSize) -> list[tuple[str, str, tuple[int, ...], str]]:
-    """What the notebooks want of one network: notebook, attack, levels, ensemble."""
-    levels, top = size.eps_levels, (max(size.eps_levels),)
+def _asked(training: Training, size: ConversionSize) -> list[tuple[str, str, tuple[int, ...], tuple[str, ...], bool]]:
+    """What the notebooks want of one network: notebook, attack, levels, members, each alone."""
+    levels, top, together = size.eps_levels, (max(size.eps_levels),), (tuple(MEMBERS), False)
     if training.notebook == "20":
-        return [("20", attack, levels, "") for attack in ATTACKS]
-    asked = [("21", "fgsm", (HEADLINE,), TOGETHER)] if training.notebook == "21" else []
+        return [("20", name, levels, (), False) for name in ATTACKS]
+    asked = [("21", "fgsm", (HEADLINE,), *together)] if training.notebook == "21" else []
     if training.how.label:  # an ablation, which no table holds
         return asked
     if training.notebook in ("21", "22"):
-        asked += [("22", "fgsm", top, ALONE), *(("22", attack, top, TOGETHER) for attack in ATTACKS)]
-    return asked + [("23", attack, levels, TOGETHER) for attack in ATTACKS]
+        asked += [("22", "fgsm", top, tuple(MEMBERS), True), *(("22", name, top, *together) for name in ATTACKS)]
+    return asked + [("23", name, levels, *together) for name in ATTACKS]
 
 
-def _merged(wanted: Iterable[Attack]) -> list[Attack]:
-    """Attacks of one plan each, without those already stored by an earlier one, joined where only eps differs."""
+def _merged(wanted: Iterable[Work]) -> list[Work]:
+    """Works of one attack each, without those already stored by an earlier one, joined where only eps differs."""
     seen, groups = set(), {}
-    for attack in wanted:
-        (plan,) = attack.plans
-        label, kind = attack.training.network.label, attack.ensemble
-        if (label, attack.threat, plan, kind) not in seen:
-            seen.add((label, attack.threat, plan, kind))
-            key = (attack.notebook, label, attack.threat, replace(plan, eps=0.0), kind)
-            groups.setdefault(key, []).append(attack)
-    joined = [replace(group[0], plans=tuple(each.plans[0] for each in group)) for group in groups.values()]
-    return sorted(joined, key=lambda attack: attack.notebook)
+    for work in wanted:
+        (attack,), label = work.attacks, work.training.network.label
+        if (label, name_of(asdict(attack))) not in seen:
+            seen.add((label, name_of(asdict(attack))))
+            key = (work.notebook, label, name_of(asdict(replace(attack, eps=0.0))))
+            groups.setdefault(key, []).append(work)
+    joined = [replace(group[0], attacks=tuple(each.attacks[0] for each in group)) for group in groups.values()]
+    return sorted(joined, key=lambda work: work.notebook)
 
 
-def passes_of(attack: Attack) -> tuple[int, int]:
-    """Forward passes of an image that never falls, and how many of them give a gradient, summed over the plans.
+def passes_of(work: Work) -> tuple[int, int]:
+    """Forward passes of an image that never falls, and how many of them give a gradient, summed over the attacks.
 
-    As the attacks' docstrings have it, and before each plan the prediction without attack.
+    As the attacks' docstrings have it, and before each attack the prediction without it.
     """
-    members = list(MEMBERS.values()) if attack.ensemble else [None]
+    members = [MEMBERS[name] for name in work.attacks[0].members] or [None]
     proxies = sum(member is not None and not member.same_forward for member in members)
     passes = gradients = 0
-    for plan in attack.plans:
-        slopes = 0 if plan.attack == "random_noise" else plan.repetitions("steps")
-        scores_clean = plan.attack != "fgsm" and attack.threat.batch_norm == "eval"
+    for attack in work.attacks:
+        slopes = 0 if attack.name == "random_noise" else attack.repetitions("steps")
+        scores_clean = attack.name != "fgsm" and attack.threat.batch_norm == "eval"
         passes += 1 + len(members) * (slopes + 1 + scores_clean) + proxies * slopes
         gradients += len(members) * slopes
     return passes, gradients
@@ -252,28 +249,28 @@ class Meter:
 
         return self._once(training, {"batch_size": size, "surrogate": surrogate}, measure)
 
-    def under(self, attack: Attack, images: int) -> float:
+    def under(self, work: Work, images: int) -> float:
         """Seconds for one network, at most. An ensemble's passes are timed with its first member."""
-        surrogate = TRAINING_SURROGATE if attack.ensemble else attack.plans[0].surrogate
-        forward, gradient = self.passes(attack.training, surrogate)
-        passes, gradients = passes_of(attack)
+        attack = work.attacks[0]
+        forward, gradient = self.passes(work.training, TRAINING_SURROGATE if attack.members else attack.gradient)
+        passes, gradients = passes_of(work)
         return images * ((passes - gradients) * forward + gradients * gradient)
 
     def _once(self, training: Training, work: dict, measure: Callable) -> float | tuple[float, float]:
-        key = config_hash({"model": {**training.outline().config, "seed": None}, "work": work})
+        key = name_of({"model": {**training.outline().config, "seed": None}, "work": work})
         if key not in self._seconds:
             self._seconds[key] = measure()
         return self._seconds[key]
 
 
-def work_of(name: str) -> tuple[list[Training], list[Attack]]:
+def work_of(name: str) -> tuple[list[Training], list[Work]]:
     """All trainings and attacks of the profile of that name. Errors: InputError for another one."""
     profile, size = get_profile(name), conversion_size(name)
     luu, converted = luu_trainings(profile), conversion_trainings(size)
     return luu + converted, luu_attacks(luu, profile) + conversion_attacks(converted, size)
 
 
-def estimated(trainings: list[Training], attacks: list[Attack], meter: Meter) -> pd.DataFrame:
+def estimated(trainings: list[Training], attacks: list[Work], meter: Meter) -> pd.DataFrame:
     """One row per training (passes: epochs) and attack; hours = networks · images · passes / (images/s) / 3600."""
     rows = []
     for work in progress([*trainings, *attacks], label="measuring"):
@@ -293,7 +290,7 @@ def beside_spent(trainings: list[Training], meter: Meter) -> pd.DataFrame:
     """One row per training with a log that a run would take up; epochs: those with a known time, which are compared."""
     rows = []
     for training in trainings:
-        runs = [training.artifact(seed).hash for seed in training.profile.seeds]
+        runs = [training.artifact(seed).name for seed in training.profile.seeds]
         logs = [read_log(paths.ARTIFACTS / "networks" / run / "log.jsonl") for run in runs]
         known = [line["seconds"] for log in logs for line in log if line["seconds"] is not None]
         if known:

@@ -1,4 +1,4 @@
-"""Copy the outputs of executed notebooks into the committed ones, to be seen without running them."""
+"""Copy what runs left outside of the repository's files to where it is committed, to be seen without running."""
 
 from __future__ import annotations
 
@@ -6,13 +6,37 @@ import json
 from pathlib import Path
 from typing import Any
 
+from snnlib.companion import paths
+from snnlib.companion.report import claims, figures
 from snnlib.companion.runner.series import cell_text
+from snnlib.companion.runner.stamps import Run
 from snnlib.files import write_atomic
 
 NOT_OURS = {"injected-parameters", "papermill-error-cell-tag"}
 
 
-def publish(source: Path, executed: Path) -> None:
+def publish(profile: str, runs: list[Run]) -> None:
+    """Copy figures, tables and verdicts of these runs to `figures/<profile>`; quick outputs into the notebooks too."""
+    source, target = paths.figures_dir(profile), paths.published_dir(profile)
+    made, shown = figures.read_manifest(profile), figures.read_manifest_in(target, profile)
+    numbers = {run.notebook.number for run in runs}
+    kept = {name: entry for name, entry in shown["files"].items() if name[:2] not in numbers}
+    new = {name: entry for name, entry in made["files"].items() if name[:2] in numbers}
+    for name in new:
+        write_atomic(target / name, (source / name).read_bytes())
+    for path in target.glob("[0-9][0-9]_*"):
+        if path.name not in kept | new:
+            path.unlink()
+    times = {number: entry for number, entry in made["notebooks"].items() if number in numbers}
+    manifest = {"profile": profile, "files": kept | new, "notebooks": shown["notebooks"] | times}
+    write_atomic(target / "manifest.json", json.dumps(manifest, indent=1, sort_keys=True) + "\n")
+    claims.publish(profile, numbers)
+    if profile == "quick":
+        for run in runs:
+            publish_outputs(run.notebook.path, run.executed)
+
+
+def publish_outputs(source: Path, executed: Path) -> None:
     """Rewrite the notebook `source` with the outputs of `executed`; equal outputs give equal bytes.
 
     Text, code and metadata stay those of `source`; what papermill added is left behind.

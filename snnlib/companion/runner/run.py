@@ -1,4 +1,4 @@
-"""Run the numbered notebooks of a profile: each after what it needs, only where its result is out of date.
+"""Run the numbered notebooks of a profile, only where their result is out of date.
 
 `run_all.sh --help` lists the options. Exit code: 0 all is well, 1 a notebook failed, 2 an option is
 wrong, 130 interrupted. A run that was killed continues where it stopped when it is started again.
@@ -14,15 +14,24 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from snnlib.companion import paths
+from snnlib.companion.measure.store import read_json
 from snnlib.companion.report import figures
 from snnlib.companion.runner.execute import NotebookFailed, clock, execute
 from snnlib.companion.runner.publish import publish
-from snnlib.companion.runner.series import Notebook, convert_setting, load_series, needs_of
-from snnlib.companion.runner.stamps import UP_TO_DATE, Run, clear_stamp, make_runs, state_of, write_stamp
+from snnlib.companion.runner.series import Notebook, convert_setting, load_series
+from snnlib.companion.runner.stamps import (
+    UP_TO_DATE,
+    Run,
+    clear_stamp,
+    earlier_code,
+    make_runs,
+    state_of,
+    write_stamp,
+)
 from snnlib.errors import InputError
 from snnlib.files import file_lock, remove_stale_parts, write_atomic
 
-RAN, FAILED, BLOCKED = "ran", "failed", "blocked"
+RAN, FAILED = "ran", "failed"
 
 
 class OneLineParser(argparse.ArgumentParser):
@@ -38,7 +47,7 @@ def parse_arguments(arguments: list[str] | None) -> argparse.Namespace:
         "--profile", default="quick", help=f"size of the run: {', '.join(paths.PROFILE_NAMES)}"
     )
     parser.add_argument(
-        "--only", metavar="11,13", help="these notebooks, and what they need where it is out of date"
+        "--only", metavar="11,13", help="these notebooks"
     )
     parser.add_argument(
         "--force", action="store_true", help="run the chosen notebooks even if they are up to date"
@@ -51,7 +60,9 @@ def parse_arguments(arguments: list[str] | None) -> argparse.Namespace:
     )
     parser.add_argument("--list", action="store_true", help="show the notebooks and their state, run nothing")
     parser.add_argument(
-        "--publish", action="store_true", help="copy quick outputs into the committed notebooks"
+        "--publish",
+        action="store_true",
+        help="copy figures and tables to figures/<profile>, and outputs of quick into the committed notebooks",
     )
     parser.add_argument(
         "--dry-run",
@@ -81,13 +92,11 @@ def run_series(options: argparse.Namespace) -> int:
 
         print(cost_model.report(profile))
         return 0
-    if options.publish and profile != "quick":
-        raise InputError(
-            f"--publish with profile {profile!r}; expected 'quick', whose outputs are the committed ones"
-        )
+    if options.publish and profile == "smoke":
+        raise InputError("--publish with profile 'smoke'; expected a larger one: smoke shows only that everything runs")
     series = load_series(paths.NOTEBOOKS)
     chosen = choose(options.only, series)
-    within = [number for number in series if number in chosen | needs_of(chosen, series)]
+    within = [number for number in series if number in chosen]
     parameters = read_settings(options, [series[number] for number in within])
     runs = make_runs(
         series, profile, {number: parameters.get(number, {"profile": profile}) for number in series}
@@ -97,11 +106,8 @@ def run_series(options: argparse.Namespace) -> int:
         print(status_table(runs, states, read_timings(profile)))
         return 0
     due = [
-        number for number in within if states[number] != UP_TO_DATE or (options.force and number in chosen)
+        number for number in within if states[number] != UP_TO_DATE or options.force
     ]
-    for number in due:
-        if number not in chosen:
-            print(f"{number} is {states[number]} and is needed: it runs too", flush=True)
     with file_lock(paths.runs_dir(profile) / "run.lock", wait_seconds=0):
         run_due(profile, due, runs, states)
     print(status_table(runs, states, read_timings(profile)))
@@ -166,7 +172,7 @@ def read_settings(options: argparse.Namespace, notebooks: list[Notebook]) -> dic
 
 
 def run_due(profile: str, due: list[str], runs: dict[str, Run], states: dict[str, str]) -> None:
-    """Run the notebooks `due` in order, outcomes into `states`. A failure blocks only what depends on it."""
+    """Run the notebooks `due` in order, outcomes into `states`; a failure stops no other."""
     for folder in (paths.runs_dir(profile), paths.figures_dir(profile)):
         remove_stale_parts(folder)
     for executed in (paths.runs_dir(profile) / "notebooks").glob("*.ipynb"):
@@ -175,13 +181,8 @@ def run_due(profile: str, due: list[str], runs: dict[str, Run], states: dict[str
     for position, number in enumerate(due, start=1):
         run = runs[number]
         label = f"[{position:2}/{len(due)}] {run.notebook.name}"
-        lost = [need for need in run.notebook.needs if states[need] in (FAILED, BLOCKED)]
-        if lost:
-            states[number] = BLOCKED
-            print(f"{label}  blocked, it needs {', '.join(lost)}", flush=True)
-        else:
-            print(f"{label}  started{time_left(read_timings(profile), due[position - 1 :])}", flush=True)
-            states[number] = run_one(run, label)
+        print(f"{label}  started{time_left(read_timings(profile), due[position - 1 :])}", flush=True)
+        states[number] = run_one(run, label)
         table = status_table(runs, states, read_timings(profile))
         write_atomic(paths.runs_dir(profile) / "status.md", f"# Profile {profile}\n\n{table}\n")
 
@@ -206,24 +207,25 @@ def run_one(run: Run, label: str) -> str:
 
 
 def finish(options: argparse.Namespace, runs: list[Run], states: dict[str, str]) -> int:
-    bad = [run.notebook.number for run in runs if states[run.notebook.number] in (FAILED, BLOCKED)]
+    bad = [run.notebook.number for run in runs if states[run.notebook.number] == FAILED]
     if options.publish:
-        for run in runs:
-            if run.notebook.number not in bad:
-                publish(run.notebook.path, run.executed)
+        publish(options.profile, [run for run in runs if run.notebook.number not in bad])
     if bad:
         print(f"{len(bad)} of {len(runs)} notebooks are not done: {', '.join(bad)}")
         return 1
-    print(f"all {len(runs)} notebooks are done; figures and tables: {paths.figures_dir(options.profile)}")
+    where = paths.published_dir(options.profile) if options.publish else paths.figures_dir(options.profile)
+    print(f"all {len(runs)} notebooks are done; figures and tables: {where}")
     return 0
 
 
 def status_table(runs: dict[str, Run], states: dict[str, str], seconds: dict[str, float]) -> str:
-    """A Markdown table of the notebooks: number, title, what they need, state, time of the last run."""
-    lines = ["| no. | notebook | needs | state | time |", "|---|---|---|---|---|"]
+    """A Markdown table of the notebooks: number, title, state, results made by earlier code, time of the last run."""
+    lines = ["| no. | notebook | state | made by earlier code | time |", "|---|---|---|---|---|"]
     for number, run in runs.items():
         took = clock(seconds[number]) if number in seconds else ""
-        cells = [number, run.notebook.title, ", ".join(run.notebook.needs), states[number], took]
+        changed, results = earlier_code(run)
+        earlier = f"{changed} of {results} results" if changed else ""
+        cells = [number, run.notebook.title, states[number], earlier, took]
         lines.append(f"| {' | '.join(cell.replace('|', '/') for cell in cells)} |")
     return "\n".join(lines)
 
@@ -234,8 +236,7 @@ def timings_path(profile: str) -> Path:
 
 def read_timings(profile: str) -> dict[str, float]:
     """Number -> seconds of the last complete run, as far as known."""
-    path = timings_path(profile)
-    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    return read_json(timings_path(profile)) or {}
 
 
 def time_left(seconds: dict[str, float], numbers: list[str]) -> str:
@@ -245,6 +246,3 @@ def time_left(seconds: dict[str, float], numbers: list[str]) -> str:
         return ""
     return f", {'about' if len(known) == len(numbers) else 'at least'} {clock(sum(known))} left"
 
-
-if __name__ == "__main__":
-    sys.exit(main())

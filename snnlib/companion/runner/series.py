@@ -1,4 +1,4 @@
-"""The numbered notebooks as data: title, parameters, what they need, and in which order they run."""
+"""The numbered notebooks as data: title, code and parameters. They run by number, and each makes what it needs."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import ast
 import hashlib
 import json
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,7 +23,6 @@ class Notebook:
     number: str
     path: Path
     title: str
-    needs: tuple[str, ...]
     parameters: dict[str, Any]
     code: str
 
@@ -38,9 +37,9 @@ class Notebook:
 
 
 def load_series(folder: Path) -> dict[str, Notebook]:
-    """All notebooks `NN_name.ipynb` of a folder by number, in the order in which they run.
+    """All notebooks `NN_name.ipynb` of a folder by number.
 
-    Raises InputError on no notebooks, a doubled number, an unknown or circular need, a bad parameters cell.
+    Raises InputError on no notebooks, a doubled number, a bad parameters cell.
     """
     found = [path for path in sorted(folder.glob("[0-9][0-9]_*.ipynb")) if FILE_PATTERN.fullmatch(path.name)]
     if not found:
@@ -54,13 +53,7 @@ def load_series(folder: Path) -> dict[str, Notebook]:
                 f"{other} and {path.name} share the number {notebook.number}; rename one of them"
             )
         series[notebook.number] = notebook
-    for notebook in series.values():
-        unknown = [number for number in notebook.needs if number not in series]
-        if unknown:
-            raise InputError(
-                f"{notebook.path.name} needs {unknown}; expected numbers of notebooks in {folder}"
-            )
-    return in_running_order(series)
+    return series
 
 
 def load_notebook(path: Path) -> Notebook:
@@ -93,7 +86,6 @@ def load_notebook(path: Path) -> Notebook:
         number=path.name[:2],
         path=path,
         title=headings[0].removeprefix("# ").strip() if headings else path.stem,
-        needs=tuple(document.get("metadata", {}).get("snnlib", {}).get("needs", [])),
         parameters=parameters,
         code="\n\0\n".join(text for kind, text, _ in cells if kind == "code"),
     )
@@ -116,33 +108,6 @@ def read_parameters(source: str, where: str) -> dict[str, Any]:
             f"the parameters cell of {where} has more than `name = plain value`: {error}"
         ) from error
     return parameters
-
-
-def in_running_order(series: dict[str, Notebook]) -> dict[str, Notebook]:
-    """The same notebooks, each after what it needs, ties by number. Raises InputError on a circle."""
-    ordered: dict[str, Notebook] = {}
-    waiting = dict(sorted(series.items()))
-    while waiting:
-        ready = [
-            number for number, notebook in waiting.items() if all(need in ordered for need in notebook.needs)
-        ]
-        if not ready:
-            raise InputError(
-                f"notebooks {', '.join(waiting)} need each other in a circle; mend their metadata"
-            )
-        ordered[ready[0]] = waiting.pop(ready[0])
-    return ordered
-
-
-def needs_of(numbers: Iterable[str], series: dict[str, Notebook]) -> set[str]:
-    """Everything that the given notebooks need, directly or through others."""
-    found: set[str] = set()
-    pending = list(numbers)
-    while pending:
-        new = set(series[pending.pop()].needs) - found
-        found |= new
-        pending.extend(new)
-    return found
 
 
 def convert_setting(text: str, default: object, name: str) -> Any:

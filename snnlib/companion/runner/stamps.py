@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-import functools
-import hashlib
 import importlib.metadata
 import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import snnlib
 from snnlib.companion import paths
-from snnlib.companion.measure.store import code_digest, config_hash
+from snnlib.companion.measure.provenance import code_digest, package_digest
+from snnlib.companion.measure.store import name_of, read_json
 from snnlib.companion.report import claims, figures
 from snnlib.companion.runner.series import Notebook
 from snnlib.files import sha256_of, write_atomic
 
+OVERVIEW = "99"
+"""The notebook that shows what the others left; every other one makes what it needs."""
 UP_TO_DATE, OUT_OF_DATE, NOT_RUN, UNFINISHED = "up to date", "out of date", "not run", "unfinished"
 
 
@@ -54,21 +54,21 @@ def make_runs(
         parts = {
             "code": notebook.code_hash,
             "parameters": {**notebook.parameters, **given},
-            "package": _package_digest(),
+            "package": package_digest(),
             "torch": importlib.metadata.version("torch"),
-            "needs": {need: runs[need].fingerprint for need in notebook.needs},
+            "series": [run.fingerprint for run in runs.values()] if number == OVERVIEW else [],
         }
-        runs[number] = Run(notebook, profile, given, config_hash(parts))
+        runs[number] = Run(notebook, profile, given, name_of(parts))
     return runs
 
 
 def state_of(run: Run) -> str:
     """One of "up to date", "out of date", "not run" and "unfinished"."""
-    if not run.stamp.is_file():
+    stamp = read_json(run.stamp)
+    if stamp is None:
         return UNFINISHED if run.unfinished.is_file() else NOT_RUN
-    stamp = json.loads(run.stamp.read_text(encoding="utf-8"))
     same = (
-        stamp["fingerprint"] == run.fingerprint and run.executed.is_file() and stamp["left"] == _left_by(run)
+        stamp.get("fingerprint") == run.fingerprint and run.executed.is_file() and stamp.get("left") == _left_by(run)
     )
     return UP_TO_DATE if same and _files_are_whole(run) else OUT_OF_DATE
 
@@ -103,12 +103,9 @@ def _files_are_whole(run: Run) -> bool:
     )
 
 
-@functools.cache
-def _package_digest() -> str:
-    """Code of the whole package and the data files that come with it."""
-    package = Path(snnlib.__file__).parent
-    digest = hashlib.sha256(code_digest("snnlib").encode())
-    for path in sorted(package.rglob("*")):
-        if path.is_file() and path.suffix not in (".py", ".pyc") and not path.name.startswith("."):
-            digest.update(f"{path.relative_to(package).as_posix()} {sha256_of(path)}\n".encode())
-    return digest.hexdigest()
+def earlier_code(run: Run) -> tuple[int, int]:
+    """How many of the stored results that a notebook used other code than today's made, and how many it used."""
+    noted = read_json(figures.used_path(run.profile, run.notebook.number)) or {"results": []}
+    records = [read_json(paths.ARTIFACTS / f"{name}.json") for name in noted["results"]]
+    changed = [record is None or record["made"]["code"] != code_digest(record["made"]["module"]) for record in records]
+    return sum(changed), len(changed)

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import pandas as pd
 
 from snnlib.companion.luu2025.networks import HEADLINE_EPS, NETWORKS
-from snnlib.companion.measure.evaluation import AUTHORS, ENCODED, IMAGE, IMAGE_SMOOTH
+from snnlib.companion.measure.attacked import AUTHORS, ENCODED, IMAGE, IMAGE_SMOOTH
 from snnlib.companion.measure.rows import robust_accuracy
 from snnlib.errors import InputError
 

@@ -12,9 +12,9 @@ from torch import nn
 from snnlib.companion.luu2025 import networks as luu2025
 from snnlib.companion.luu2025.networks import NETWORKS, Examples
 from snnlib.companion.luu2025.tables import KEPT, competitor_table, recipe_beside_authors
-from snnlib.companion.measure.evaluation import AUTHORS, AUTHORS_DRIFTING, IMAGE, IMAGE_SMOOTH, AttackPlan
+from snnlib.companion.measure.attacked import AUTHORS, AUTHORS_DRIFTING, IMAGE, IMAGE_SMOOTH, AttackPlan
 from snnlib.companion.measure.networks import build_network, build_recipe, trained
-from snnlib.companion.profiles import PROFILES
+from snnlib.companion.sizes import PROFILES
 from snnlib.companion.published import load_reference
 from snnlib.data import ImageSet
 from snnlib.encoding import DirectEncoder, PhaseEncoder

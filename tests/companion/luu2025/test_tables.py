@@ -14,7 +14,7 @@ from snnlib.companion.luu2025.tables import (
     competitor_table,
     headline_accuracies,
 )
-from snnlib.companion.measure.evaluation import AUTHORS, IMAGE
+from snnlib.companion.measure.attacked import AUTHORS, IMAGE
 from snnlib.companion.measure.networks import Network, TrainedNetwork
 from snnlib.companion.measure.rows import ROW_COLUMNS
 from snnlib.companion.published import NOT_AVAILABLE

@@ -12,7 +12,7 @@ import torch
 from snnlib.companion.luu2025 import theorems as theory
 from snnlib.companion.luu2025.networks import NETWORKS
 from snnlib.companion.measure import store as cache
-from snnlib.companion.profiles import PROFILES, get_profile
+from snnlib.companion.sizes import PROFILES, get_profile
 from snnlib.companion.verdicts import theorems as verdicts
 from snnlib.data import ImageSet
 from snnlib.models import build_model

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from snnlib.companion.measure import evaluation
 from snnlib.companion.measure import rows as results
-from snnlib.companion.measure.evaluation import (
+from snnlib.companion.measure.attacked import (
     AUTHORS,
     AUTHORS_DRIFTING,
     ENCODED,

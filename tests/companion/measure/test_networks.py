@@ -12,7 +12,7 @@ import torch
 
 from snnlib.companion.measure import networks as common
 from snnlib.companion.measure import rows as results
-from snnlib.companion.measure.evaluation import ENCODED, IMAGE, AttackPlan
+from snnlib.companion.measure.attacked import ENCODED, IMAGE, AttackPlan
 from snnlib.companion.measure.networks import (
     Network,
     accuracy_rows,
@@ -23,7 +23,7 @@ from snnlib.companion.measure.networks import (
     trained,
     training_curves,
 )
-from snnlib.companion.profiles import PROFILES
+from snnlib.companion.sizes import PROFILES
 from snnlib.training import loop
 from snnlib.training.checkpoint import read_checkpoint
 

@@ -10,7 +10,7 @@ import pytest
 
 from snnlib.attacks import ensemble
 from snnlib.companion.luu2025 import networks as luu2025
-from snnlib.companion.measure.evaluation import predictions
+from snnlib.training.accuracy import predictions
 from snnlib.companion.measure.networks import trained
 from snnlib.companion.ours import black_box
 from snnlib.companion.ours.black_box import BlackBoxSize, Trial, transfer_pairs

@@ -13,7 +13,7 @@ from snnlib.companion.measure import networks as common
 from snnlib.companion.measure.networks import Network, TrainedNetwork
 from snnlib.companion.measure.rows import robust_accuracy
 from snnlib.companion.ozdenizci2024 import attacks
-from snnlib.companion.ozdenizci2024.sizes import SIZES
+from snnlib.companion.sizes import SIZES
 from snnlib.conversion.statistics import batch_norms
 from snnlib.data import ImageSplits
 from snnlib.models import build_model

@@ -8,10 +8,10 @@ from types import SimpleNamespace
 import pandas as pd
 import pytest
 
-from snnlib.companion.measure.evaluation import predictions
+from snnlib.training.accuracy import predictions
 from snnlib.companion.measure.networks import Network, TrainedNetwork
 from snnlib.companion.ozdenizci2024 import checks
-from snnlib.companion.ozdenizci2024.sizes import SIZES, conversion_size
+from snnlib.companion.sizes import SIZES, conversion_size
 from snnlib.data import ImageSet
 from snnlib.models import build_model
 

@@ -9,7 +9,7 @@ import torch
 
 from snnlib.companion.ozdenizci2024 import networks as chapter
 from snnlib.companion.ozdenizci2024 import tables
-from snnlib.companion.ozdenizci2024.sizes import SIZES
+from snnlib.companion.sizes import SIZES
 from snnlib.conversion.calibrate import spiking_layer_names, threshold_of
 from snnlib.conversion.statistics import batch_norms
 from snnlib.data import ImageSet, ImageSplits

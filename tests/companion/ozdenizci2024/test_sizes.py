@@ -6,8 +6,8 @@ import pytest
 
 from snnlib.companion.measure.networks import Network, build_recipe
 from snnlib.companion.ozdenizci2024.networks import OBJECTIVES, ann_network, end_to_end_network, finetune_recipe
-from snnlib.companion.ozdenizci2024.sizes import SIZES, conversion_size
-from snnlib.companion.profiles import PROFILES
+from snnlib.companion.sizes import SIZES, conversion_size
+from snnlib.companion.sizes import PROFILES
 from snnlib.companion.verdicts.ozdenizci2024 import HEADLINE
 from snnlib.errors import InputError
 

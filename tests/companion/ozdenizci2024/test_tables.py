@@ -6,7 +6,7 @@ import pandas as pd
 import pytest
 
 from snnlib.companion.ozdenizci2024 import tables
-from snnlib.companion.ozdenizci2024.sizes import conversion_size
+from snnlib.companion.sizes import conversion_size
 from snnlib.companion.published import NOT_AVAILABLE
 
 LEVELS = (4, 8)

@@ -18,10 +18,10 @@ from snnlib.attacks.ensemble import ensemble_attack
 from snnlib.companion import paths
 from snnlib.companion.luu2025 import networks as luu2025
 from snnlib.companion.measure import networks as common
-from snnlib.companion.measure.evaluation import AUTHORS, AUTHORS_DRIFTING, ENCODED, IMAGE, AttackPlan, run_attack
+from snnlib.companion.measure.attacked import AUTHORS, AUTHORS_DRIFTING, ENCODED, IMAGE, AttackPlan, run_attack
 from snnlib.companion.ozdenizci2024 import networks as conversion
-from snnlib.companion.ozdenizci2024.sizes import conversion_size
-from snnlib.companion.profiles import PROFILES, get_profile
+from snnlib.companion.sizes import conversion_size
+from snnlib.companion.sizes import PROFILES, get_profile
 from snnlib.companion.runner import cost as cost_model
 from snnlib.companion.runner.cost import ALONE, TOGETHER, Attack, Meter, Training, passes_of, work_of
 from snnlib.data import ImageSet, ImageSplits, load_images

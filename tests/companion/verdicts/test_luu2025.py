@@ -6,7 +6,7 @@ import pandas as pd
 import pytest
 
 from snnlib.companion.luu2025.networks import HEADLINE_EPS
-from snnlib.companion.measure.evaluation import AUTHORS, IMAGE, IMAGE_SMOOTH
+from snnlib.companion.measure.attacked import AUTHORS, IMAGE, IMAGE_SMOOTH
 from snnlib.companion.verdicts import luu2025 as verdicts
 from snnlib.errors import InputError
 

@@ -1,0 +1,312 @@
+"""Every size of every profile and chapter in one table: `TABLE` has a line per size and a column per profile.
+
+"smoke" shows that everything runs. "quick" keeps method and order of steps and shrinks networks, data and epochs until
+the series fits into half an hour on 2 CPU cores. "night" is whole CIFAR-10 at what about ten hours on 2 CPU cores
+allow. "paper" has the numbers of both papers' code: Luu et al. 2025 (Adam 1e-3 with L2 1e-3, no schedule, batch 16,
+100 epochs, T = 10), Özdenizci & Legenstein 2024 (SGD, 200 epochs, fine-tuning of 60, T = 8). The learning rates of the
+smaller profiles were set once and not searched.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+import pandas as pd
+
+from snnlib.attacks.ensemble import MEMBERS
+from snnlib.audit.run import STRONGEST_MEMBERS
+from snnlib.companion.paths import PROFILE_NAMES, check_profile
+
+
+@dataclass(frozen=True)
+class Profile:
+    """Sizes that every chapter shares; the first paper's networks.
+
+    train_per_class, test_per_class: images kept of each class (None: all). attacked_per_class: test images of each
+    class that attacks run on; inspected_per_class: that gradients are read on. batch_size trains; attack_batch_size
+    attacks and inspects (it matters where BatchNorm looks at the batch). eps_levels: the perturbation sizes of curves,
+    in 1/255. steps: iterations of the image-space PGD.
+    """
+
+    name: str
+    subset: str
+    train_per_class: int | None
+    test_per_class: int | None
+    attacked_per_class: int | None
+    inspected_per_class: int
+    depths: tuple[int, ...]
+    width: int
+    time_steps: int
+    seeds: tuple[int, ...]
+    epochs: int
+    batch_size: int
+    attack_batch_size: int
+    learning_rate: float
+    weight_decay: float
+    schedule: str
+    eps_levels: tuple[int, ...]
+    steps: int
+    bench_repeats: int
+
+
+@dataclass(frozen=True)
+class ConversionSize:
+    """Sizes of the conversion chapter.
+
+    profile: the shared profile with this chapter's width, time steps, data and ANN training. inner_steps: PGD steps
+    inside AT, TRADES and MART. calibration: options of `snnlib.conversion.calibrate`. finetune, end_to_end: recipe
+    options of the SNN's trainings. end_to_end_epochs: for the two comparisons, as many optimiser steps as fine-tuning
+    takes, and as much time as ANN training and fine-tuning take together (a fixed number, from measured times).
+    eps_levels: in 1/255. ensemble_steps: PGD steps of each member; fixed_steps: of the fixed ensemble that the
+    adaptive one (adaptive_steps) is compared with. other_time_steps: where the fine-tuned network is also evaluated.
+    check_steps, square_queries: of the checks on the attacks themselves.
+    """
+
+    profile: Profile
+    network: str
+    optimiser: str
+    inner_steps: int
+    augmentation: str
+    finetune: dict
+    end_to_end: dict
+    end_to_end_epochs: dict[str, int]
+    calibration: dict
+    eps_levels: tuple[int, ...]
+    ensemble_steps: int
+    fixed_steps: int
+    adaptive_steps: int
+    other_time_steps: tuple[int, ...]
+    check_steps: tuple[int, ...]
+    square_queries: int
+
+
+@dataclass(frozen=True)
+class AuditSize:
+    """Sizes of notebook 30.
+
+    levels, code_levels: eps in 1/255 of the worst case on images and on the code. alone_level, alone_per_class: of the
+    comparison of single attackers and of the audits; images of each class, None for all that are attacked. steps: of
+    PGD. apgd_steps, queries (of Square). surrogates: gradients of the ensemble. rules: other backward rules. shares: of
+    the pixels whose gradient an attacker sees. effort: of the audits. example_images, example_epochs: training of the
+    snnTorch and SpikingJelly examples.
+    """
+
+    levels: tuple[int, ...]
+    code_levels: tuple[int, ...]
+    alone_level: int
+    alone_per_class: int | None
+    steps: int
+    apgd_steps: int
+    queries: int
+    surrogates: tuple[str, ...]
+    rules: tuple[str, ...]
+    shares: tuple[float, ...]
+    effort: str
+    example_images: int
+    example_epochs: int
+
+
+@dataclass(frozen=True)
+class BlackBoxSize:
+    """Sizes of notebook 31. images_per_class: test images attacked. eps_levels, transfer_eps: in 1/255.
+
+    draws: of noise; queries: of Square; spsa: its steps and directions; decisions: queries of RayS. apgd_steps,
+    ensemble_steps: of the white-box side. transfer_steps: of the attack that crafts. flips, flip_rounds: of bit flips.
+    """
+
+    images_per_class: int
+    eps_levels: tuple[int, ...]
+    draws: int
+    queries: int
+    spsa: tuple[int, int]
+    decisions: int
+    apgd_steps: int
+    ensemble_steps: int
+    transfer_steps: int
+    transfer_eps: int
+    flips: tuple[int, ...]
+    flip_rounds: int
+
+
+@dataclass(frozen=True)
+class TheorySize:
+    """Sizes of notebook 16. eps in 1/255.
+
+    samples: images per network and eps in the vulnerability tables; ranked: images for rank correlations; draws: of
+    noise; steps, restarts: of the attack, per attacker and direction; nodes: places along a segment; shares: of the
+    coordinates that may move, smallest first; dosed: images for that. inspected: images for weight gradients. certified
+    images with `selection` and `certificate_draws` draws each, at every sigma (pixel units), and for Poisson codes.
+    """
+
+    samples: int
+    ranked: int
+    draws: int
+    steps: int
+    restarts: int
+    nodes: int
+    relaxed_eps: tuple[float, ...]
+    deployed_eps: tuple[float, ...]
+    shares: tuple[float, ...]
+    dosed: int
+    inspected: int
+    certified: int
+    selection: int
+    certificate_draws: int
+    sigmas: tuple[float, ...]
+    alpha: float = 0.001
+
+
+_SGD = {"optimiser": "sgd", "schedule": "cosine-per-epoch", "batch_size": 64, "augmentation": "crop-flip"}
+_FINE = {"learning_rate": 1e-3, "weight_decay": 1e-3, "schedule": "cosine"}
+_SCRATCH = {"learning_rate": 4e-3, "weight_decay": 5e-4, "schedule": "one-cycle"}
+_RULES = ("backward_through_rate", "rate_gradient", "hart", "potential_dependent", "adaptive_sharpness")
+
+TABLE: dict[str, tuple] = {
+    # size                              smoke          quick              night              paper
+    "profile.subset":                  ("embedded",    "embedded",        "whole",           "whole"),
+    "profile.train_per_class":         (20,            None,              None,              None),
+    "profile.test_per_class":          (10,            None,              None,              None),
+    "profile.attacked_per_class":      (2,             20,                100,               None),
+    "profile.inspected_per_class":     (2,             10,                20,                48),
+    "profile.depths":                  ((18,),         (18,),             (18,),             (18, 34, 50)),
+    "profile.width":                   (8,             16,                16,                64),
+    "profile.time_steps":              (8,             8,                 10,                10),
+    "profile.seeds":                   ((0, 1),        (0, 1),            (0, 1),            (0, 1, 2)),
+    "profile.epochs":                  (2,             6,                 8,                 100),
+    "profile.batch_size":              (20,            64,                64,                16),
+    "profile.attack_batch_size":       (20,            50,                50,                16),
+    "profile.learning_rate":           (4e-3,          4e-3,              1e-3,              1e-3),
+    "profile.weight_decay":            (5e-4,          5e-4,              1e-3,              1e-3),
+    "profile.schedule":                ("one-cycle",   "one-cycle",       "constant",        "constant"),
+    "profile.eps_levels":              ((2, 6),        (2, 6, 16),        (2, 4, 6, 8, 16),  (1, 2, 4, 6, 8, 12, 16)),
+    "profile.steps":                   (3,             20,                20,                50),
+    "profile.bench_repeats":           (1,             5,                 5,                 20),
+    "conversion.profile.train_per_class":    (20,      300,               None,              None),
+    "conversion.profile.attacked_per_class": (1,       10,                100,               None),
+    "conversion.profile.width":        (4,             8,                 8,                 64),
+    "conversion.profile.time_steps":   (2,             4,                 4,                 8),
+    "conversion.profile.seeds":        ((0, 1),        (0, 1),            (0, 1, 2),         (0, 1, 2)),
+    "conversion.profile.epochs":       (1,             6,                 12,                200),
+    "conversion.profile.batch_size":   (20,            32,                64,                64),
+    "conversion.profile.attack_batch_size":  (20,      50,                50,                64),
+    "conversion.profile.learning_rate":      (4e-3,    4e-3,              4e-3,              0.1),
+    "conversion.profile.weight_decay": (5e-4,          5e-4,              5e-4,              5e-4),
+    "conversion.profile.schedule":     ("cosine",      "one-cycle",       "one-cycle",       "cosine-per-epoch"),
+    "conversion.network":              ("vgg11",       "vgg11",           "vgg11",           "vgg11"),
+    "conversion.optimiser":            ("adam",        "adam",            "adam",            "sgd"),
+    "conversion.inner_steps":          (1,             2,                 4,                 10),
+    "conversion.augmentation":         ("flip",        "crop-flip",       "crop-flip",       "crop-flip-cutout"),
+    "conversion.finetune": (
+        {**_FINE, "epochs": 1, "batch_size": 10}, {**_FINE, "epochs": 1}, {**_FINE, "epochs": 3},
+        {**_FINE, **_SGD, "epochs": 60},
+    ),
+    "conversion.end_to_end": (
+        {**_SCRATCH, "batch_size": 10, "schedule": "cosine"}, _SCRATCH, _SCRATCH,
+        {**_SGD, "learning_rate": 0.1, "weight_decay": 5e-4},
+    ),
+    "conversion.end_to_end_epochs": tuple(
+        {"equal steps": steps, "equal time": time} for steps, time in ((1, 2), (1, 3), (3, 9), (60, 200))
+    ),
+    "conversion.calibration": (
+        {"time_steps": 8, "batches": 2, "batch_size": 16}, {"time_steps": 25, "batches": 4, "batch_size": 64},
+        {"time_steps": 25, "batches": 4, "batch_size": 64}, {},  # {}: the defaults of `calibrate` are the paper's
+    ),
+    "conversion.eps_levels":           ((4,),          (2, 4, 8),         (2, 4, 8),         (2, 4, 8)),
+    "conversion.ensemble_steps":       (1,             5,                 10,                10),
+    "conversion.fixed_steps":          (1,             10,                10,                10),
+    "conversion.adaptive_steps":       (3,             64,                64,                64),
+    "conversion.other_time_steps":     ((1, 2),        (2, 4, 8, 16),     (2, 4, 8, 16),     (2, 4, 8, 16)),
+    "conversion.check_steps":          ((1, 2),        (5, 10, 20),       (10, 20, 40),      (10, 20, 40)),
+    "conversion.square_queries":       (10,            500,               500,               5000),
+    "audit.levels":                    ((2, 6),        (2, 6),            (2, 4, 6, 8),      (2, 4, 6, 8)),
+    "audit.code_levels":               ((6,),          (6,),              (6,),              (2, 4, 6, 8)),
+    "audit.alone_level":               (2,             2,                 2,                 2),
+    "audit.alone_per_class":           (1,             10,                20,                None),
+    "audit.steps":                     (2,             10,                10,                50),
+    "audit.apgd_steps":                (2,             20,                100,               100),
+    "audit.queries":                   (5,             200,               500,               5000),
+    "audit.surrogates":                (STRONGEST_MEMBERS[:1], STRONGEST_MEMBERS[:3], tuple(MEMBERS), tuple(MEMBERS)),
+    "audit.rules": (_RULES[:1], ("backward_through_rate", "hart", "adaptive_sharpness"), _RULES, _RULES),
+    "audit.shares": (
+        (1.0, 0.1), (1.0, 0.3, 0.1, 0.03, 0.01), (1.0, 0.3, 0.1, 0.03, 0.01), (1.0, 0.5, 0.2, 0.1, 0.05, 0.02, 0.01),
+    ),
+    "audit.effort":                    ("smoke",       "quick",           "quick",           "paper"),
+    "audit.example_images":            (200,           4500,              4500,              4500),
+    "audit.example_epochs":            (1,             2,                 10,                10),
+    "black_box.images_per_class":      (1,             5,                 10,                100),
+    "black_box.eps_levels":            ((2, 8),        (2, 8),            (2, 8),            (2, 4, 8)),
+    "black_box.draws":                 (2,             10,                20,                100),
+    "black_box.queries":               (12,            200,               1000,              5000),
+    "black_box.spsa":                  ((2, 4),        (6, 16),           (10, 32),          (50, 64)),
+    "black_box.decisions":             (20,            80,                500,               5000),
+    "black_box.apgd_steps":            (2,             100,               100,               100),
+    "black_box.ensemble_steps":        (1,             10,                10,                20),
+    "black_box.transfer_steps":        (2,             6,                 10,                20),
+    "black_box.transfer_eps":          (8,             8,                 8,                 8),
+    "black_box.flips":                 ((8, 32),       (4, 16, 64),       (4, 16, 64),       (4, 16, 64, 256)),
+    "black_box.flip_rounds":           (3,             10,                10,                50),
+    "theory.samples":                  (2,             6,                 10,                100),
+    "theory.ranked":                   (4,             30,                100,               1000),
+    "theory.draws":                    (8,             24,                32,                256),
+    "theory.steps":                    (2,             4,                 10,                40),
+    "theory.restarts":                 (1,             2,                 2,                 5),
+    "theory.nodes":                    (2,             3,                 4,                 16),
+    "theory.relaxed_eps":   ((0.25, 6), (0.25, 1, 3, 8), (0.25, 1, 3, 8), (0.05, 0.1, 0.25, 0.5, 1, 2, 4, 6, 8)),
+    "theory.deployed_eps":  ((1e-4, 6), (1e-4, 0.25, 6), (1e-4, 0.25, 6), (1e-4, 0.05, 0.25, 0.5, 1, 2, 4, 6, 8)),
+    "theory.shares": (
+        (1 / 16, 1.0), (1 / 64, 1 / 16, 1 / 4, 1.0), (1 / 64, 1 / 16, 1 / 4, 1.0),
+        (1 / 1024, 1 / 256, 1 / 64, 1 / 16, 1 / 4, 1.0),
+    ),
+    "theory.dosed":                    (2,             6,                 10,                100),
+    "theory.inspected":                (2,             10,                10,                100),
+    "theory.certified":                (4,             50,                100,               500),
+    "theory.selection":                (8,             20,                20,                100),
+    "theory.certificate_draws":        (40,            200,               200,               10_000),
+    "theory.sigmas":                   ((0.06,),       (0.06, 0.12),      (0.06, 0.12),      (0.06, 0.12, 0.25)),
+}  # fmt: skip
+
+
+def get_profile(name: str) -> Profile:
+    """The sizes that all chapters share. Raises InputError for an unknown profile, as all functions here."""
+    return _built(Profile, "profile", name, name=name)
+
+
+def conversion_size(name: str) -> ConversionSize:
+    """Sizes of the conversion chapter."""
+    own = _column("conversion.profile", name)
+    return _built(ConversionSize, "conversion", name, profile=replace(get_profile(name), **own))
+
+
+def audit_size(name: str) -> AuditSize:
+    """Sizes of notebook 30."""
+    return _built(AuditSize, "audit", name)
+
+
+def black_box_size(name: str) -> BlackBoxSize:
+    """Sizes of notebook 31."""
+    return _built(BlackBoxSize, "black_box", name)
+
+
+def theory_size(name: str) -> TheorySize:
+    """Sizes of notebook 16."""
+    return _built(TheorySize, "theory", name)
+
+
+def size_table() -> pd.DataFrame:
+    """`TABLE` as a DataFrame: a row per size, a column per profile."""
+    return pd.DataFrame.from_dict(TABLE, orient="index", columns=list(PROFILE_NAMES))
+
+
+def _column(group: str, name: str) -> dict[str, Any]:
+    """The sizes of one group in one profile: those with a single word after `group`."""
+    place = PROFILE_NAMES.index(check_profile(name))
+    rows = ((*key.rpartition("."), values[place]) for key, values in TABLE.items())
+    return {size: value for prefix, _, size, value in rows if prefix == group}
+
+
+def _built(kind: type, group: str, profile_name: str, **given: Any) -> Any:
+    return kind(**given, **_column(group, profile_name))
+
+
+PROFILES = {name: get_profile(name) for name in PROFILE_NAMES}
