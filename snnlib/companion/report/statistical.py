@@ -26,8 +26,8 @@ def over_seeds(table: pd.DataFrame, by: Sequence[str], y: str, images: int | Non
     """Mean of `y` over the rows (seeds) that agree in `by`, with an interval low..high and a column that names it.
 
     The interval reaches from the lowest to the highest end of the seeds' own: the columns low and high, or the Wilson
-    interval of a share of `images` (or of the column samples); else it is the range of the seeds. It is wide on purpose:
-    seeds share their images, so pooling would promise too much. The column samples is carried along.
+    interval of a share of `images` (or of the column samples); else it is the range of the seeds. It is wide on
+    purpose: seeds share their images, so pooling would promise too much. The column samples is carried along.
     """
     _need(table, [*by, y])
     if images:

@@ -155,13 +155,18 @@ def looks(labels: Iterable[Hashable]) -> dict[Hashable, Look]:
             for place, label in enumerate(sorted(labels))
         }
     found = {label: look(label) for label in labels}
-    taken = {each.colour for label, each in found.items() if str(label) in LOOKS}
+    taken = [each for label, each in found.items() if str(label) in LOOKS]
     for label in sorted((label for label in labels if str(label) not in LOOKS), key=str):
-        start = PALETTE.index(found[label].colour)
-        free = [colour for colour in (*PALETTE[start:], *PALETTE[:start]) if colour not in taken]
-        found[label] = replace(found[label], colour=(free or PALETTE)[0])
-        taken.add(found[label].colour)
+        own = found[label]
+        colour = _free(own.colour, PALETTE, {each.colour for each in taken})
+        found[label] = replace(own, colour=colour, marker=_free(own.marker, MARKERS, {each.marker for each in taken}))
+        taken.append(found[label])
     return found
+
+
+def _free(first: str, choice: Sequence[str], taken: set[str]) -> str:
+    start = choice.index(first)
+    return next((each for each in (*choice[start:], *choice[:start]) if each not in taken), first)
 
 
 def kind_of(operation: str) -> str:
