@@ -144,12 +144,12 @@ def bars(
 
 
 def _whisker(ax: Axes, place: float, row: pd.Series, value: str, scale: float, dot: Look | None) -> None:
-    ends = [[row[value] - row["low"]], [row["high"] - row[value]]] if "low" in row else [[0], [0]]
-    ends = scale * np.clip(np.array(ends, dtype=float), 0, None) if "low" in row else None
-    colour = dot.colour if dot else "black"
-    options = {"fmt": "none"} if dot is None else {"fmt": dot.marker, **dot.points}
-    options.pop("marker", None)
-    ax.errorbar(scale * row[value], place, xerr=ends, ecolor=colour, elinewidth=1.3, capsize=2, **options)
+    ends = None
+    if "low" in row:
+        ends = scale * np.clip([[row[value] - row.low], [row.high - row[value]]], 0, None).astype(float)
+    points = dot.points if dot else {"marker": ""}
+    options = {"ecolor": dot.colour if dot else "black", "elinewidth": 1.3, "capsize": 2, "linestyle": ""}
+    ax.errorbar(scale * row[value], place, xerr=ends, **options, **points)
 
 
 def heat_map(
