@@ -15,7 +15,7 @@ from matplotlib.patches import FancyBboxPatch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from snnlib.companion.report.plotting import KIND_COLOURS, kind_of
+from snnlib.companion.report.style import KIND_COLOURS, kind_of
 from snnlib.errors import InputError
 from snnlib.neurons import use_kernel
 from snnlib.sparsity.operations import leaf_modules

@@ -1,103 +1,38 @@
-"""One house style for every figure, and the few kinds of picture that several notebooks draw.
+"""What notebooks draw with: the house style, statistical pictures, and pictures of images, spikes and operations.
 
-Sizes are chosen for a page that is 8 inches wide: at half that width labels are still legible. Colours are
-those of Okabe & Ito, told apart by colour-blind readers; where colour matters, a marker, a hatch or a label
-says the same. Helpers draw into axes that they are given, and return nothing: the figure stays the
-notebook's.
+Helpers draw into axes that they are given, and return nothing: the figure stays the caller's.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
-import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import torch
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.patches import Patch
 from torch import Tensor
 
+from snnlib.companion.report.statistical import accuracy_curve as accuracy_curve
+from snnlib.companion.report.statistical import bars as bars
+from snnlib.companion.report.statistical import curves as curves
+from snnlib.companion.report.statistical import distribution as distribution
+from snnlib.companion.report.statistical import heat_map as heat_map
+from snnlib.companion.report.statistical import over_seeds as over_seeds
+from snnlib.companion.report.style import GREY, KIND_COLOURS, MARKERS, kind_of
+from snnlib.companion.report.style import PALETTE as PALETTE
+from snnlib.companion.report.style import caption as caption
+from snnlib.companion.report.style import figure as figure
+from snnlib.companion.report.style import legend_below as legend_below
+from snnlib.companion.report.style import look as look
+from snnlib.companion.report.style import looks as looks
+from snnlib.companion.report.style import missing as missing
+from snnlib.companion.report.style import use_style as use_style
 from snnlib.errors import InputError
 
-WIDTHS = {"full": 8.0, "half": 4.0}
-PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#B8A800")
-MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
-KIND_COLOURS = {
-    "convolution": PALETTE[0],
-    "normalisation": PALETTE[5],
-    "neuron": PALETTE[1],
-    "pool": PALETTE[2],
-    "linear": PALETTE[3],
-    "other": "#999999",
-}
 BAND = "#EEF1F4"
-GRID = "#D5D9DD"
-
-STYLE = {
-    "font.family": "DejaVu Sans",
-    "font.size": 11,
-    "axes.titlesize": 12,
-    "axes.labelsize": 11,
-    "xtick.labelsize": 10,
-    "ytick.labelsize": 10,
-    "legend.fontsize": 10,
-    "legend.framealpha": 0.85,
-    "legend.edgecolor": "none",
-    "axes.prop_cycle": plt.cycler(color=PALETTE),
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.grid": True,
-    "axes.axisbelow": True,
-    "grid.color": GRID,
-    "grid.linewidth": 0.7,
-    "lines.linewidth": 1.8,
-    "lines.markersize": 5.5,
-    "image.interpolation": "nearest",
-    "figure.constrained_layout.use": True,
-    "figure.dpi": 100,
-    "savefig.facecolor": "white",
-    "pdf.fonttype": 42,
-}
-
-
-def use_style() -> None:
-    """Set the house style for every figure drawn after it in this process."""
-    plt.rcdefaults()
-    plt.rcParams.update(STYLE)
-
-
-def figure(
-    width: str = "full", aspect: float = 0.5, rows: int = 1, columns: int = 1, **options
-) -> tuple[Figure, np.ndarray]:
-    """A figure in the house style and its axes `[rows, columns]`.
-
-    width: "full" (8 inches) or "half" (4). aspect: height over width. options: those of `plt.subplots`, such
-    as sharex or height_ratios. Errors: InputError for another width or an aspect that is not positive.
-    """
-    if width not in WIDTHS:
-        raise InputError(f"width is {width!r}; expected one of {', '.join(WIDTHS)}")
-    if not aspect > 0:
-        raise InputError(f"aspect is {aspect!r}; expected height over width, above 0")
-    size = (WIDTHS[width], WIDTHS[width] * aspect)
-    return plt.subplots(rows, columns, figsize=size, layout="constrained", squeeze=False, **options)
-
-
-def kind_of(operation: str) -> str:
-    """Family of an operation by its class name: one of the keys of `KIND_COLOURS`."""
-    families = (
-        ("conv", "convolution"),
-        ("norm", "normalisation"),
-        ("pool", "pool"),
-        ("linear", "linear"),
-        ("lif", "neuron"),
-        ("relu", "neuron"),
-    )
-    if operation == "IF":
-        return "neuron"
-    return next((family for part, family in families if part in operation.lower()), "other")
+KIND_MARKERS = dict(zip(KIND_COLOURS, ("s", "D", "o", "v", "P", "X"), strict=True))
 
 
 def show_images(axes: np.ndarray, images: Tensor, titles: Sequence[str] | None = None) -> None:
@@ -122,76 +57,12 @@ def show_images(axes: np.ndarray, images: Tensor, titles: Sequence[str] | None =
             ax.set_title(titles[number], fontsize=10)
 
 
-def accuracy_curve(
-    ax: Axes,
-    table: pd.DataFrame,
-    *,
-    x: str = "eps255",
-    y: str = "robust_accuracy",
-    by: str | None = None,
-    band: str | None = "interval",
-    labels: Mapping[object, str] | None = None,
-    chance: float | None = None,
-    legend: bool = True,
-) -> None:
-    """Accuracy (a share, drawn in percent) against `x`, one line per value of `by`, in the order of the rows.
-
-    band: "interval" shades the table's columns low..high (the Wilson interval); "std"
-    draws the mean over rows of equal x (seeds) and shades one standard deviation of them; None draws the line
-    alone. legend: False where one legend serves several panels (`legend_below`).
-    chance: accuracy of guessing, a dotted line. Errors: InputError for missing columns or another
-    band.
-    """
-    if band not in ("interval", "std", None):
-        raise InputError(f"band is {band!r}; expected 'interval', 'std' or None")
-    needed = [x, y, *([by] if by else []), *(("low", "high") if band == "interval" else ())]
-    missing = [name for name in needed if name not in table]
-    if missing:
-        raise InputError(f"the table has no columns {missing}; it has {', '.join(map(str, table.columns))}")
-    groups = table.groupby(by, sort=False) if by else [("", table)]
-    top = ax.get_ylim()[1]
-    for number, (key, group) in enumerate(groups):
-        line = _curve(group, x, y, band)
-        colour, marker = PALETTE[number % len(PALETTE)], MARKERS[number % len(MARKERS)]
-        label = (labels or {}).get(key, str(key)) if by else None
-        ax.plot(line.index, 100 * line["middle"], color=colour, marker=marker, label=label)
-        top = max(top, 105 * line["high"].max())
-        if band:
-            ax.fill_between(line.index, 100 * line["low"], 100 * line["high"], color=colour, alpha=0.18, lw=0)
-    if chance is not None:
-        ax.axhline(100 * chance, color="#555555", linestyle=":", linewidth=1.3, label="chance")
-    ax.set_xlabel("eps (1/255)" if x == "eps255" else x)
-    ax.set_ylim(0, top)
-    if ax.yaxis.get_tick_params().get("labelleft", True):
-        ax.set_ylabel("accuracy (%)")
-    if legend and (by or chance is not None):
-        ax.legend()
-
-
-def legend_below(drawn: Figure, ax: Axes, columns: int = 3) -> None:
-    """One legend for all panels of a figure, under them, with the entries of `ax`."""
-    handles, labels = ax.get_legend_handles_labels()
-    drawn.legend(handles, labels, loc="outside lower center", ncols=columns)
-
-
-def _curve(group: pd.DataFrame, x: str, y: str, band: str | None) -> pd.DataFrame:
-    ordered = group.groupby(x, sort=True)
-    middle = ordered[y].mean()
-    if band == "interval":
-        if (ordered.size() > 1).any():
-            raise InputError(f"several rows share one {x}; expected one; set by to what tells them apart")
-        low, high = ordered["low"].mean(), ordered["high"].mean()
-        return pd.DataFrame({"middle": middle, "low": low, "high": high})
-    spread = ordered[y].std(ddof=0) if band == "std" else 0.0
-    return pd.DataFrame({"middle": middle, "low": middle - spread, "high": middle + spread})
-
-
 def operations_bar(axes: Sequence[Axes], table: pd.DataFrame) -> None:
     """Gradient at each operation, as `snnlib.sparsity.gradient_by_operation` gives it, in two stacked panels.
 
     Above: exact zeros of the input gradient (bars, percent); a tick marks the share of small entries where it
     is larger. Below: its L2 norm on a logarithmic axis. Operations are grouped by block; shaded bands tell
-    neighbours apart, and colour says the kind of operation. `axes`: two axes that share x.
+    neighbours apart, colour and marker say the kind of operation. `axes`: two axes that share x.
     **Source:** the layout of Luu et al. 2025, figures 3 and 5.
     """
     upper, lower = np.asarray(axes, dtype=object).ravel()
@@ -204,11 +75,17 @@ def operations_bar(axes: Sequence[Axes], table: pd.DataFrame) -> None:
     upper.plot(position[visible], small[visible], "_", color="black", markersize=7, markeredgewidth=1.5)
     upper.set(ylabel="exact zeros (%)", ylim=(0, 100))
     lower.plot(position, table.l2_grad_input, color="#777777", linewidth=1, zorder=1)
-    lower.scatter(position, table.l2_grad_input, color=colours, s=26, zorder=2)
+    present = [kind for kind in KIND_COLOURS if kind in kinds]
+    for kind in present:
+        here = np.array(kinds) == kind
+        look = {"color": KIND_COLOURS[kind], "marker": KIND_MARKERS[kind], "edgecolor": GREY, "linewidth": 0.5}
+        lower.scatter(position[here], table.l2_grad_input[here], s=26, zorder=2, **look)
     lower.set(ylabel="L2 norm", yscale="log", xlim=(-0.7, len(table) - 0.3))
     _shade_blocks((upper, lower), table)
-    present = [kind for kind in KIND_COLOURS if kind in kinds]
-    handles: list = [Patch(color=KIND_COLOURS[kind], label=kind) for kind in present]
+    shared = {"linestyle": "", "markeredgecolor": GREY, "markeredgewidth": 0.5}
+    handles = [
+        Line2D([], [], color=KIND_COLOURS[kind], marker=KIND_MARKERS[kind], label=kind, **shared) for kind in present
+    ]
     if visible.any():
         handles.append(Line2D([], [], color="black", marker="_", linestyle="", label="with small entries"))
     upper.legend(
@@ -218,7 +95,7 @@ def operations_bar(axes: Sequence[Axes], table: pd.DataFrame) -> None:
         bbox_to_anchor=(0.5, 1.0),
         columnspacing=1.0,
         handlelength=1.0,
-        handletextpad=0.4,
+        handletextpad=0.2,
     )
 
 
@@ -285,7 +162,7 @@ def membrane_trace(
     marker = MARKERS[number % len(MARKERS)]
     (line,) = ax.plot(steps, membrane.detach().cpu(), marker=marker, label=label, gid="membrane")
     if "threshold" not in drawn:
-        ax.axhline(threshold, color="#555555", linestyle="--", lw=1.2, label="threshold", gid="threshold")
+        ax.axhline(threshold, color=GREY, linestyle="--", lw=1.2, label="threshold", gid="threshold")
     if spikes is not None:
         fired = steps[spikes.detach().cpu().numpy() > 0]
         row = np.full(len(fired), 1.03 + 0.05 * number)

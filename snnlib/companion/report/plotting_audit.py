@@ -7,14 +7,15 @@ import pandas as pd
 from matplotlib.axes import Axes
 
 from snnlib.audit import AuditReport
-from snnlib.companion.report.plotting import MARKERS, PALETTE
+from snnlib.companion.report.statistical import bars, curves, over_seeds
+from snnlib.companion.report.style import GREY, PALETTE, look, looks
 from snnlib.errors import InputError
 
 OUTCOME_COLOURS = {
     "no": PALETTE[2],
-    "note": PALETTE[5],
-    "suspicious": PALETTE[4],
-    "masked": PALETTE[1],
+    "note": PALETTE[7],
+    "suspicious": PALETTE[1],
+    "masked": PALETTE[3],
     "not done": "#999999",
 }
 
@@ -26,7 +27,7 @@ def attack_ladder(ax: Axes, report: AuditReport, *, labels: bool = True) -> None
     """
     table = ladder_table(report)
     position, heights = np.arange(len(table)), 100 * table.robust_accuracy
-    ax.barh(position, heights, 0.7, color=[PALETTE[7] if step == 0 else PALETTE[0] for step in position])
+    ax.barh(position, heights, 0.7, color=[look("clean").colour, *[PALETTE[0]] * (len(table) - 1)])
     for place, height in zip(position, heights, strict=True):
         ax.text(height + 1, place, f"{height:.1f}", va="center", fontsize=9)
     ax.set(xlabel="images left (%)", xlim=(0, 108), yticks=position)
@@ -53,40 +54,40 @@ def ladder_table(report: AuditReport) -> pd.DataFrame:
 
 
 def attacker_dots(ax: Axes, rows: pd.DataFrame, attackers: pd.DataFrame) -> None:
-    """Images left by each attacker alone: the mean over seeds as a bar, each seed as a dot.
+    """Images left by each attacker alone: mean over seeds, their 95 % intervals as whiskers, each seed as a dot.
 
     rows: one per sample and attacker (attacker, seed, success). attackers: attacker and group (its colour), in the
     order to draw, so that panels share their lines; those without rows say so. A line marks the mean of the first.
     """
-    left = 100 * (1 - rows.groupby(["attacker", "seed"]).success.mean())
-    groups = list(dict.fromkeys(attackers.group))
-    for place, (name, group) in enumerate(zip(attackers.attacker, attackers.group, strict=True)):
-        dots = left[left.index.get_level_values("attacker") == name]
-        if dots.empty:
-            ax.text(0.01, place, "does not apply", transform=ax.get_yaxis_transform(), va="center", fontsize=9)
-            continue
-        ax.barh(place, dots.mean(), 0.65, color=PALETTE[groups.index(group) % len(PALETTE)], alpha=0.75)
-        ax.plot(dots, [place] * len(dots), "o", color="black", markersize=4)
-    ax.axvline(left[attackers.attacker.iloc[0]].mean(), color="#555555", linestyle=":", linewidth=1.3)
-    ax.set(xlabel="images left (%)", yticks=range(len(attackers)), xlim=(0, max(10, 1.05 * left.max())))
-    ax.set_yticklabels(attackers.attacker)
-    ax.set_ylim(len(attackers) - 0.4, -0.6)
-    ax.grid(False, axis="y")
+    groups = dict(zip(attackers.attacker, attackers.group, strict=True))
+    left = 1 - rows.groupby(["attacker", "seed"], sort=False).success.mean()
+    left, images = left.rename("left").reset_index(), len(rows.drop_duplicates("sample")) if "sample" in rows else 0
+    merged = over_seeds(left, ["attacker"], "left", images or None)
+    seen = looks(attackers.group)
+    bars(
+        ax,
+        merged,
+        rows="attacker",
+        value="left",
+        order=list(attackers.attacker),
+        each=left,
+        why="does not apply",
+        as_looks={name: seen[group] for name, group in groups.items()},
+    )
+    ax.axvline(100 * left[left.attacker == attackers.attacker.iloc[0]].left.mean(), color=GREY, linestyle=":", lw=1.3)
+    ax.set(xlabel="images left (%)", xlim=(0, max(10, 105 * merged.high.max())))
 
 
 def stage_lines(ax: Axes, stages: pd.DataFrame) -> None:
-    """What is left after each group of attackers in turn, a line per model: mean over seeds, and their range.
+    """What is left after each group of attackers in turn, a line per model: mean over seeds, and their intervals.
 
-    stages: model, seed, stage, robust_accuracy, in the order to draw.
+    stages: model, seed, stage, robust_accuracy (and its low, high), in the order to draw.
     """
     names = list(dict.fromkeys(stages.stage))
-    for number, (model, rows) in enumerate(stages.groupby("model", sort=False)):
-        over_seeds = 100 * rows.groupby("stage").robust_accuracy.agg(["mean", "min", "max"]).loc[names]
-        colour, marker = PALETTE[number], MARKERS[number]
-        ax.plot(range(len(names)), over_seeds["mean"], color=colour, marker=marker, label=model)
-        ax.fill_between(range(len(names)), over_seeds["min"], over_seeds["max"], color=colour, alpha=0.18, lw=0)
-    ax.set(ylabel="images left (%)", xticks=range(len(names)))
-    ax.set_xticklabels(names, rotation=35, ha="right")
+    merged = over_seeds(stages.assign(place=stages.stage.map(names.index)), ["model", "place"], "robust_accuracy")
+    curves(ax, merged, x="place", y="robust_accuracy", by="model")
+    ax.set(xlabel="", ylabel="images left (%)")
+    ax.set_xticks(range(len(names)), names, rotation=35, ha="right")
     ax.set_ylim(bottom=0)
 
 
@@ -95,7 +96,7 @@ def eps_curve(ax: Axes, report: AuditReport, **style) -> None:
     points = pd.DataFrame(_curve(report, "eps"))
     scale = 255 if report.norm == "linf" else 1
     ax.plot(scale * points.eps, 100 * points.robust_accuracy, **{"marker": "o", **style})
-    ax.axvline(scale * report.eps, color="#555555", linestyle=":", linewidth=1.2)
+    ax.axvline(scale * report.eps, color=GREY, linestyle=":", linewidth=1.2)
     ax.set(xlabel="eps (1/255)" if scale == 255 else "eps (L2)", ylabel="left by PGD (% of correct)", ylim=(0, 103))
 
 

@@ -14,11 +14,11 @@ from torch import nn
 from snnlib.companion.report.diagram import module_diagram, trace_block
 from snnlib.companion.report.plotting import (
     KIND_COLOURS,
-    PALETTE,
     accuracy_curve,
     figure,
     kind_of,
     legend_below,
+    looks,
     membrane_trace,
     operations_bar,
     raster,
@@ -85,7 +85,7 @@ def test_curve_is_sorted_in_percent_with_one_colour_and_marker_per_group():
     assert first.get_xdata().tolist() == [0, 8]
     assert first.get_ydata().tolist() == [50, 25]
     assert second.get_label() == "average pool"
-    assert (first.get_color(), second.get_color()) == PALETTE[:2]
+    assert (first.get_color(), second.get_color()) == tuple(each.colour for each in looks(("max", "avg")).values())
     assert first.get_marker() != second.get_marker()
     assert chance.get_ydata()[0] == pytest.approx(10)
     assert axes[0, 0].get_ylim()[0] == 0 and axes[0, 0].get_ylim()[1] >= 70
@@ -99,10 +99,10 @@ def test_band_covers_low_to_high_when_it_is_the_interval():
     assert {tuple(np.round(corner, 6)) for corner in corners} >= {(0, 40), (0, 60), (8, 20), (8, 30)}
 
 
-def test_band_is_one_standard_deviation_over_seeds_when_asked():
+def test_band_is_the_range_of_the_seeds_when_asked():
     _, axes = figure()
     seeds = pd.DataFrame({"eps255": [2, 2, 2, 2], "robust_accuracy": [0.1, 0.1, 0.3, 0.3]})
-    accuracy_curve(axes[0, 0], seeds, band="std")
+    accuracy_curve(axes[0, 0], seeds, band="seeds")
     assert axes[0, 0].lines[0].get_ydata().tolist() == pytest.approx([20])
     heights = axes[0, 0].collections[0].get_paths()[0].vertices[:, 1]
     assert (heights.min(), heights.max()) == pytest.approx((10, 30))
