@@ -2,35 +2,56 @@
 
 from __future__ import annotations
 
-import fcntl
+import glob
 import hashlib
 import os
+import platform
+import re
+import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from filelock import FileLock, Timeout
+
 from snnlib.errors import InputError
 
 PART_SUFFIX = ".part"
+PART_SECONDS = 3600.0
+"""No write takes longer: an older temporary file is a leftover, whichever machine made it."""
+
+
+def user_path(path: Path | str) -> Path:
+    """`path` with a leading `~` or `~name` replaced by that home folder. Errors: InputError for an unknown user."""
+    try:
+        return Path(path).expanduser()
+    except RuntimeError as error:
+        raise InputError(f"{path} has no home folder ({error}); write the path without ~") from None
 
 
 @contextmanager
 def replacing(path: Path | str) -> Iterator[Path]:
     """Yield a temporary path beside `path`; the file written there becomes `path` when the block ends well.
 
-    For libraries that insist on a path. After an exception `path` is unchanged and the temporary file gone.
+    For libraries that insist on a path. After an exception `path` is unchanged and the temporary file gone; those that
+    a killed process left of the same file go too. Errors: InputError where the system refuses (no permission, no room).
     """
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}-{time.monotonic_ns()}{PART_SUFFIX}")
-    try:
-        yield temporary
-        with open(temporary, "rb") as stream:
-            os.fsync(stream.fileno())
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with _said_in_one_line(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        remove_stale_parts(path.parent, of=path.name)
+        temporary = path.with_name(f".{path.name}.{_maker()}-{time.monotonic_ns()}{PART_SUFFIX}")
+        try:
+            with open(temporary, "xb") as stream:
+                usual_mode = os.fstat(stream.fileno()).st_mode & 0o777
+            yield temporary
+            os.chmod(temporary, usual_mode)  # some libraries write files that nobody else may read
+            with open(temporary, "rb") as stream:
+                os.fsync(stream.fileno())
+            os.replace(temporary, path)
+        finally:
+            temporary.unlink(missing_ok=True)
 
 
 def write_atomic(path: Path | str, content: bytes | str) -> Path:
@@ -40,16 +61,32 @@ def write_atomic(path: Path | str, content: bytes | str) -> Path:
     return Path(path)
 
 
+def check_target(path: Path, name: str) -> None:
+    """Find out, before hours of work, whether `path` can be written at their end; nothing is left behind.
+
+    name: of the option, for the message. Errors: InputError.
+    """
+    try:
+        if path.exists() and not path.is_file():
+            raise InputError(f"{name} is {path}, which is no file; expected a file to write")
+        tempfile.TemporaryFile(dir=next(folder for folder in path.absolute().parents if folder.exists())).close()
+    except OSError as error:
+        raise InputError(f"{name} is {path}, which cannot be written ({error.strerror}); choose another place") from None
+
+
 def sha256_of(path: Path | str) -> str:
     """Hex SHA-256 of a file's bytes."""
     with open(path, "rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
-def remove_stale_parts(folder: Path | str, older_than_seconds: float = 3600.0) -> int:
-    """Delete temporary files that a killed process left under `folder`; returns how many."""
-    limit = time.time() - older_than_seconds
-    stale = [part for part in Path(folder).rglob(f".*{PART_SUFFIX}") if part.stat().st_mtime < limit]
+def remove_stale_parts(folder: Path | str, of: str | None = None) -> int:
+    """Delete the temporary files that killed processes left under `folder`, or in it of the file `of`; how many.
+
+    A file is left over if its process is gone, or if it is older than any write.
+    """
+    pattern = f"**/.*{PART_SUFFIX}" if of is None else f".{glob.escape(of)}.*{PART_SUFFIX}"
+    stale = [part for part in Path(folder).glob(pattern) if _is_left_over(part)]
     for part in stale:
         part.unlink(missing_ok=True)
     return len(stale)
@@ -59,18 +96,45 @@ def remove_stale_parts(folder: Path | str, older_than_seconds: float = 3600.0) -
 def file_lock(path: Path | str, *, wait_seconds: float = 60.0) -> Iterator[None]:
     """Hold an exclusive lock on the file `path` (made if missing). The system frees it when the process dies.
 
-    Raises InputError when another process still holds it after `wait_seconds`.
+    Errors: InputError when another process still holds it after `wait_seconds`, or where the file cannot be made.
     """
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    deadline = time.monotonic() + wait_seconds
-    with open(path, "a+") as stream:
-        while True:
-            try:
-                fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            except BlockingIOError:
-                if time.monotonic() >= deadline:
-                    raise InputError(f"{path} is locked by another process; wait for it or end it") from None
-                time.sleep(0.05)
+    lock = FileLock(path, timeout=wait_seconds)
+    with _said_in_one_line(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            lock.acquire()
+        except Timeout:
+            raise InputError(f"{path} is locked by another process; wait for it or end it") from None
+    try:
         yield
+    finally:
+        lock.release()
+
+
+@contextmanager
+def _said_in_one_line(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise InputError(f"{path} cannot be written ({reason}); make room there or choose another folder") from error
+
+
+def _maker(process: int | None = None) -> str:
+    """Names this process, or another one of this machine, in the names of temporary files."""
+    return f"{platform.node()}-{os.getpid() if process is None else process}"
+
+
+def _is_left_over(part: Path) -> bool:
+    try:
+        if part.stat().st_mtime < time.time() - PART_SECONDS:
+            return True
+        named = re.search(r"-(\d+)-\d+\.part$", part.name)
+        if named and f".{_maker(int(named[1]))}-" in part.name:  # on another machine the number says nothing
+            os.kill(int(named[1]), 0)
+    except (FileNotFoundError, ProcessLookupError):
+        return True
+    except (PermissionError, OverflowError):  # a process of another user; no process at all
+        return False
+    return False
