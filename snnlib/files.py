@@ -71,7 +71,8 @@ def check_target(path: Path, name: str) -> None:
             raise InputError(f"{name} is {path}, which is no file; expected a file to write")
         tempfile.TemporaryFile(dir=next(folder for folder in path.absolute().parents if folder.exists())).close()
     except OSError as error:
-        raise InputError(f"{name} is {path}, which cannot be written ({error.strerror}); choose another place") from None
+        reason = error.strerror
+        raise InputError(f"{name} is {path}, which cannot be written ({reason}); choose another place") from None
 
 
 def sha256_of(path: Path | str) -> str:

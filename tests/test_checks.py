@@ -11,7 +11,8 @@ from snnlib import checks
 from snnlib.errors import InputError
 from snnlib.models import build_model
 
-VALUES = st.none() | st.booleans() | st.integers() | st.floats() | st.text("a1\n\u2028é\0", max_size=200) | st.lists(st.integers())
+TEXTS = st.text("a1\n\u2028é\0", max_size=200)
+VALUES = st.none() | st.booleans() | st.integers() | st.floats() | TEXTS | st.lists(st.integers())
 
 
 def _refused(call, *arguments, **options) -> str:
