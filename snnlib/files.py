@@ -7,6 +7,7 @@ import hashlib
 import os
 import platform
 import re
+import shutil
 import tempfile
 import time
 from collections.abc import Iterator
@@ -18,8 +19,8 @@ from filelock import FileLock, Timeout
 from snnlib.errors import InputError
 
 PART_SUFFIX = ".part"
-PART_SECONDS = 3600.0
-"""No write takes longer: an older temporary file is a leftover, whichever machine made it."""
+PART_SECONDS = 24 * 3600.0
+"""Nobody writes that long: what is older is a leftover, whichever machine made it."""
 
 
 def user_path(path: Path | str) -> Path:
@@ -39,9 +40,7 @@ def replacing(path: Path | str) -> Iterator[Path]:
     """
     path = Path(path)
     with _said_in_one_line(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        remove_stale_parts(path.parent, of=path.name)
-        temporary = path.with_name(f".{path.name}.{_maker()}-{time.monotonic_ns()}{PART_SUFFIX}")
+        temporary = _fresh_part(path)
         try:
             with open(temporary, "xb") as stream:
                 usual_mode = os.fstat(stream.fileno()).st_mode & 0o777
@@ -59,6 +58,21 @@ def write_atomic(path: Path | str, content: bytes | str) -> Path:
     with replacing(path) as temporary:
         temporary.write_bytes(content.encode() if isinstance(content, str) else content)
     return Path(path)
+
+
+@contextmanager
+def temporary_folder(path: Path) -> Iterator[Path]:
+    """Yield an empty folder beside `path`, for what shall become `path`; it is gone when the block ends.
+
+    Those that killed processes left go too. Errors: InputError where the folder cannot be made.
+    """
+    with _said_in_one_line(path):
+        temporary = _fresh_part(path)
+        temporary.mkdir()
+    try:
+        yield temporary
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
 
 
 def check_target(path: Path, name: str) -> None:
@@ -82,14 +96,17 @@ def sha256_of(path: Path | str) -> str:
 
 
 def remove_stale_parts(folder: Path | str, of: str | None = None) -> int:
-    """Delete the temporary files that killed processes left under `folder`, or in it of the file `of`; how many.
+    """Delete the temporary files and folders that killed processes left under `folder`, or in it of the file `of`.
 
-    A file is left over if its process is gone, or if it is older than any write.
+    They are left over if their process is gone; on another machine, if they are older than any write. Returns how many.
     """
     pattern = f"**/.*{PART_SUFFIX}" if of is None else f".{glob.escape(of)}.*{PART_SUFFIX}"
     stale = [part for part in Path(folder).glob(pattern) if _is_left_over(part)]
     for part in stale:
-        part.unlink(missing_ok=True)
+        if part.is_dir():
+            shutil.rmtree(part, ignore_errors=True)
+        else:
+            part.unlink(missing_ok=True)
     return len(stale)
 
 
@@ -122,6 +139,13 @@ def _said_in_one_line(path: Path) -> Iterator[None]:
         raise InputError(f"{path} cannot be written ({reason}); make room there or choose another folder") from error
 
 
+def _fresh_part(path: Path) -> Path:
+    """A temporary name beside `path`, in a folder that exists and has no leftovers of `path`."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    remove_stale_parts(path.parent, of=path.name)
+    return path.with_name(f".{path.name}.{_maker()}-{time.monotonic_ns()}{PART_SUFFIX}")
+
+
 def _maker(process: int | None = None) -> str:
     """Names this process, or another one of this machine, in the names of temporary files."""
     return f"{platform.node()}-{os.getpid() if process is None else process}"
@@ -129,13 +153,12 @@ def _maker(process: int | None = None) -> str:
 
 def _is_left_over(part: Path) -> bool:
     try:
-        if part.stat().st_mtime < time.time() - PART_SECONDS:
-            return True
         named = re.search(r"-(\d+)-\d+\.part$", part.name)
-        if named and f".{_maker(int(named[1]))}-" in part.name:  # on another machine the number says nothing
+        if named and f".{_maker(int(named[1]))}-" in part.name:
             os.kill(int(named[1]), 0)
+            return False
+        return part.stat().st_mtime < time.time() - PART_SECONDS  # a process of elsewhere cannot be asked
     except (FileNotFoundError, ProcessLookupError):
         return True
     except (PermissionError, OverflowError):  # a process of another user; no process at all
         return False
-    return False

@@ -82,7 +82,7 @@ def test_parts_of_the_dead_and_old_ones_are_removed_when_sweeping(tmp_path: Path
     for path in left + kept:
         path.write_text("")
     for path in (left[1], kept[2]):
-        os.utime(path, (time.time() - 7200, time.time() - 7200))
+        os.utime(path, (time.time() - 1e6, time.time() - 1e6))
     assert remove_stale_parts(tmp_path) == 2
     assert not any(path.exists() for path in left) and all(path.exists() for path in kept)
 
@@ -100,6 +100,17 @@ with replacing(sys.argv[1]) as temporary:
     assert len(os.listdir(tmp_path)) == 2
     write_atomic(tmp_path / "a[1].txt", "whole")
     assert sorted(name[:2] for name in os.listdir(tmp_path)) == [".b", "a["]
+
+
+def test_a_temporary_folder_is_gone_at_the_end_and_so_are_the_leftovers_of_others(tmp_path: Path) -> None:
+    left = tmp_path / f".data.{platform.node()}-{_ended_process()}-1.part"
+    left.mkdir()
+    (left / "half").write_text("half")
+    with pytest.raises(KeyboardInterrupt), files.temporary_folder(tmp_path / "data") as folder:
+        assert os.listdir(tmp_path) == [folder.name]
+        (folder / "a").write_text("a")
+        raise KeyboardInterrupt
+    assert os.listdir(tmp_path) == []
 
 
 def test_lock_is_refused_while_held_and_free_after_kill(tmp_path: Path) -> None:
