@@ -2,35 +2,55 @@
 
 from __future__ import annotations
 
-import fcntl
+import glob
 import hashlib
 import os
+import platform
+import re
+import shutil
+import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from filelock import FileLock, Timeout
+
 from snnlib.errors import InputError
 
 PART_SUFFIX = ".part"
+PART_SECONDS = 24 * 3600.0
+"""Nobody writes that long: what is older is a leftover, whichever machine made it."""
+
+
+def user_path(path: Path | str) -> Path:
+    """`path` with a leading `~` or `~name` replaced by that home folder. Errors: InputError for an unknown user."""
+    try:
+        return Path(path).expanduser()
+    except RuntimeError as error:
+        raise InputError(f"{path} has no home folder ({error}); write the path without ~") from None
 
 
 @contextmanager
 def replacing(path: Path | str) -> Iterator[Path]:
     """Yield a temporary path beside `path`; the file written there becomes `path` when the block ends well.
 
-    For libraries that insist on a path. After an exception `path` is unchanged and the temporary file gone.
+    For libraries that insist on a path. After an exception `path` is unchanged and the temporary file gone; those that
+    a killed process left of the same file go too. Errors: InputError where the system refuses (no permission, no room).
     """
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}-{time.monotonic_ns()}{PART_SUFFIX}")
-    try:
-        yield temporary
-        with open(temporary, "rb") as stream:
-            os.fsync(stream.fileno())
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with _said_in_one_line(path):
+        temporary = _fresh_part(path)
+        try:
+            with open(temporary, "xb") as stream:
+                usual_mode = os.fstat(stream.fileno()).st_mode & 0o777
+            yield temporary
+            os.chmod(temporary, usual_mode)  # some libraries write files that nobody else may read
+            with open(temporary, "rb") as stream:
+                os.fsync(stream.fileno())
+            os.replace(temporary, path)
+        finally:
+            temporary.unlink(missing_ok=True)
 
 
 def write_atomic(path: Path | str, content: bytes | str) -> Path:
@@ -40,18 +60,53 @@ def write_atomic(path: Path | str, content: bytes | str) -> Path:
     return Path(path)
 
 
+@contextmanager
+def temporary_folder(path: Path) -> Iterator[Path]:
+    """Yield an empty folder beside `path`, for what shall become `path`; it is gone when the block ends.
+
+    Those that killed processes left go too. Errors: InputError where the folder cannot be made.
+    """
+    with _said_in_one_line(path):
+        temporary = _fresh_part(path)
+        temporary.mkdir()
+    try:
+        yield temporary
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def check_target(path: Path, name: str) -> None:
+    """Find out, before hours of work, whether `path` can be written at their end; nothing is left behind.
+
+    name: of the option, for the message. Errors: InputError.
+    """
+    try:
+        if path.exists() and not path.is_file():
+            raise InputError(f"{name} is {path}, which is no file; expected a file to write")
+        tempfile.TemporaryFile(dir=next(folder for folder in path.absolute().parents if folder.exists())).close()
+    except OSError as error:
+        reason = error.strerror
+        raise InputError(f"{name} is {path}, which cannot be written ({reason}); choose another place") from None
+
+
 def sha256_of(path: Path | str) -> str:
     """Hex SHA-256 of a file's bytes."""
     with open(path, "rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
-def remove_stale_parts(folder: Path | str, older_than_seconds: float = 3600.0) -> int:
-    """Delete temporary files that a killed process left under `folder`; returns how many."""
-    limit = time.time() - older_than_seconds
-    stale = [part for part in Path(folder).rglob(f".*{PART_SUFFIX}") if part.stat().st_mtime < limit]
+def remove_stale_parts(folder: Path | str, of: str | None = None) -> int:
+    """Delete the temporary files and folders that killed processes left under `folder`, or in it of the file `of`.
+
+    They are left over if their process is gone; on another machine, if they are older than any write. Returns how many.
+    """
+    pattern = f"**/.*{PART_SUFFIX}" if of is None else f".{glob.escape(of)}.*{PART_SUFFIX}"
+    stale = [part for part in Path(folder).glob(pattern) if _is_left_over(part)]
     for part in stale:
-        part.unlink(missing_ok=True)
+        if part.is_dir():
+            shutil.rmtree(part, ignore_errors=True)
+        else:
+            part.unlink(missing_ok=True)
     return len(stale)
 
 
@@ -59,18 +114,51 @@ def remove_stale_parts(folder: Path | str, older_than_seconds: float = 3600.0) -
 def file_lock(path: Path | str, *, wait_seconds: float = 60.0) -> Iterator[None]:
     """Hold an exclusive lock on the file `path` (made if missing). The system frees it when the process dies.
 
-    Raises InputError when another process still holds it after `wait_seconds`.
+    Errors: InputError when another process still holds it after `wait_seconds`, or where the file cannot be made.
     """
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    deadline = time.monotonic() + wait_seconds
-    with open(path, "a+") as stream:
-        while True:
-            try:
-                fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            except BlockingIOError:
-                if time.monotonic() >= deadline:
-                    raise InputError(f"{path} is locked by another process; wait for it or end it") from None
-                time.sleep(0.05)
+    lock = FileLock(path, timeout=wait_seconds)
+    with _said_in_one_line(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            lock.acquire()
+        except Timeout:
+            raise InputError(f"{path} is locked by another process; wait for it or end it") from None
+    try:
         yield
+    finally:
+        lock.release()
+
+
+@contextmanager
+def _said_in_one_line(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise InputError(f"{path} cannot be written ({reason}); make room there or choose another folder") from error
+
+
+def _fresh_part(path: Path) -> Path:
+    """A temporary name beside `path`, in a folder that exists and has no leftovers of `path`."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    remove_stale_parts(path.parent, of=path.name)
+    return path.with_name(f".{path.name}.{_maker()}-{time.monotonic_ns()}{PART_SUFFIX}")
+
+
+def _maker(process: int | None = None) -> str:
+    """Names this process, or another one of this machine, in the names of temporary files."""
+    return f"{platform.node()}-{os.getpid() if process is None else process}"
+
+
+def _is_left_over(part: Path) -> bool:
+    try:
+        named = re.search(r"-(\d+)-\d+\.part$", part.name)
+        if named and f".{_maker(int(named[1]))}-" in part.name:
+            os.kill(int(named[1]), 0)
+            return False
+        return part.stat().st_mtime < time.time() - PART_SECONDS  # a process of elsewhere cannot be asked
+    except (FileNotFoundError, ProcessLookupError):
+        return True
+    except (PermissionError, OverflowError):  # a process of another user; no process at all
+        return False

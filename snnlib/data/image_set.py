@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from snnlib import checks
 from snnlib.errors import InputError
 
 Index = slice | Sequence[int] | Tensor
@@ -58,8 +59,7 @@ class ImageSet:
 
         Raises InputError where a class has fewer than `count` images.
         """
-        if count < 1:
-            raise InputError(f"{count} images per class asked for, expected at least 1: raise the number")
+        count = checks.whole("count", count)
         labels = self.labels.numpy()
         positions = []
         for label in np.unique(labels):
@@ -83,16 +83,28 @@ class ImageSplits:
     num_classes: int
     class_names: tuple[str, ...]
 
+    def __post_init__(self) -> None:
+        for split in ("train", "validation", "test"):
+            check_labels(getattr(self, split), self.num_classes, f"{split} labels of {self.name}")
+
+
+def check_labels(images: ImageSet, num_classes: int, what: str) -> None:
+    """Errors: InputError unless all labels are in 0..num_classes - 1."""
+    if len(images) and not (images.labels.amin() >= 0 and images.labels.amax() < num_classes):
+        found = f"{int(images.labels.amin())}..{int(images.labels.amax())}"
+        raise InputError(
+            f"the {what} are {found}, expected 0..{num_classes - 1}: the files are damaged or others, get them again"
+        )
+
 
 def split_train_validation(images: ImageSet, fraction: float, seed: int) -> tuple[ImageSet, ImageSet]:
     """Split into (train, validation): `fraction` of each class, at least one image, goes to validation.
 
     Both keep the order of `images`. Raises InputError where a class is too small to give to both.
     """
-    if not 0 < fraction < 1:
+    if not 0 < checks.number("validation_fraction", fraction) < 1:
         raise InputError(f"validation_fraction={fraction} is outside (0, 1): use for example 0.1")
-    if not 0 <= seed < 2**32:
-        raise InputError(f"seed={seed} is outside [0, 2**32): use a non-negative integer")
+    seed = checks.whole("seed", seed, at_least=0, at_most=2**32 - 1)
     labels = images.labels.numpy()
     held_out = np.zeros(len(labels), dtype=bool)
     for label in np.unique(labels):

@@ -6,12 +6,14 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
+from snnlib import checks
 from snnlib.data.cifar10 import CLASS_NAMES, read_cifar10
 from snnlib.data.embedded import read_embedded
-from snnlib.data.image_set import ImageSet, ImageSplits, split_train_validation
+from snnlib.data.image_set import ImageSet, ImageSplits, check_labels, split_train_validation
 from snnlib.data.tinyimagenet import read_tinyimagenet
 from snnlib.data.torchvision_sets import Originals, read_cifar100, read_svhn
 from snnlib.errors import InputError
+from snnlib.files import user_path
 
 __all__ = ["DATA_SETS", "SUBSETS", "ImageSet", "ImageSplits", "load_images", "split_train_validation"]
 
@@ -45,17 +47,21 @@ def load_images(
     The test split is the published one and plays no part in the choice of validation images.
     Raises InputError: unknown name or subset, missing folder, damaged files, no network.
     """
-    if name not in DATA_SETS:
-        raise InputError(f"unknown data set {name!r}; expected one of: {', '.join(DATA_SETS)}")
-    if subset not in SUBSETS:
-        raise InputError(f"unknown subset {subset!r}; expected one of: {', '.join(SUBSETS)}")
-    if data_dir is not None and not Path(data_dir).is_dir():
-        raise InputError(f"data folder {data_dir} does not exist: correct the path or create it")
-    train, test, class_names = _originals(name, subset, data_dir)
+    checks.choice("data set", name, DATA_SETS)
+    checks.choice("subset", subset, SUBSETS)
     if train_per_class is not None:
-        train = train.first_per_class(train_per_class)
+        checks.whole("train_per_class", train_per_class)
     if test_per_class is not None:
-        test = test.first_per_class(test_per_class)
+        checks.whole("test_per_class", test_per_class)
+    folder = None if data_dir is None else user_path(data_dir)
+    if folder is not None and not folder.is_dir():
+        what = "is no folder" if folder.exists() else "does not exist"
+        raise InputError(f"data folder {data_dir} {what}: correct the path or create it")
+    train, test, class_names = _originals(name, subset, folder)
+    for split in (train, test):  # before the hold-out, which looks at every class by itself
+        check_labels(split, len(class_names), f"labels of {name}")
+    train = train if train_per_class is None else train.first_per_class(train_per_class)
+    test = test if test_per_class is None else test.first_per_class(test_per_class)
     train, validation = split_train_validation(train, validation_fraction, seed)
     return ImageSplits(name, train, validation, test, len(class_names), class_names)
 
@@ -63,13 +69,13 @@ def load_images(
 def default_folder() -> Path:
     """Where whole data sets are kept: `SNNLIB_DATA`, else `snnlib/data` in the user's cache (`XDG_CACHE_HOME`)."""
     if os.environ.get("SNNLIB_DATA"):
-        return Path(os.environ["SNNLIB_DATA"]).expanduser()
+        return user_path(os.environ["SNNLIB_DATA"])
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "snnlib" / "data"
 
 
-def _originals(name: str, subset: str, data_dir: Path | str | None) -> Originals:
+def _originals(name: str, subset: str, folder: Path | None) -> Originals:
     if subset == "whole":
-        return DATA_SETS[name](default_folder() if data_dir is None else Path(data_dir))
+        return DATA_SETS[name](folder or default_folder())
     if name != "cifar10":
         raise InputError(f"data set {name!r} has no embedded subset, only cifar10 has: use subset='whole'")
     return *read_embedded(), CLASS_NAMES

@@ -10,12 +10,14 @@ The labels of its test folder are not public, so its val folder is our test spli
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import numpy as np
 import torch
 from PIL import Image
 
+from snnlib import checks
 from snnlib.data.image_set import ImageSet
 from snnlib.data.torchvision_sets import Originals
 from snnlib.errors import InputError
@@ -37,7 +39,7 @@ def read_tinyimagenet(root: Path, published_size: tuple[int, int] = PUBLISHED_SI
     folder = root if (root / "wnids.txt").is_file() else root / FOLDER_NAME
     if not folder.is_dir():
         raise InputError(f"{folder} is missing: unzip {ARCHIVE_URL} into {root}")
-    class_ids = _lines(folder / "wnids.txt")
+    class_ids = _class_ids(folder / "wnids.txt")
     label_of = {class_id: label for label, class_id in enumerate(class_ids)}
     train = _training_files(folder, label_of)
     test = _annotated_files(folder, label_of)
@@ -50,6 +52,17 @@ def read_tinyimagenet(root: Path, published_size: tuple[int, int] = PUBLISHED_SI
 
 _REMEDY = f"unzip {ARCHIVE_URL} again"
 _LabelledFiles = list[tuple[Path, int]]
+
+
+def _class_ids(path: Path) -> list[str]:
+    class_ids = _lines(path)
+    wrong = next((line for line in class_ids if not re.fullmatch(r"n\d{8}", line)), None)
+    if wrong is not None or not class_ids:
+        raise InputError(f"{path} has the line {checks.shown(wrong)}, expected ids such as n01443537: {_REMEDY}")
+    if len(set(class_ids)) < len(class_ids):
+        twice = next(line for line in class_ids if class_ids.count(line) > 1)
+        raise InputError(f"{path} has {twice} twice, expected every class once: {_REMEDY}")
+    return class_ids
 
 
 def _training_files(folder: Path, label_of: dict[str, int]) -> _LabelledFiles:
@@ -68,7 +81,7 @@ def _annotated_files(folder: Path, label_of: dict[str, int]) -> _LabelledFiles:
     for line in _lines(annotations):
         name, class_id, *_ = [*line.split("\t"), ""]
         if class_id not in label_of:
-            raise InputError(f"{annotations} has the line {line!r}, expected file and class: {_REMEDY}")
+            raise InputError(f"{annotations} has the line {checks.shown(line)}, expected file and class: {_REMEDY}")
         files.append((folder / "val" / "images" / name, label_of[class_id]))
     return files
 
@@ -84,7 +97,7 @@ def _decode_image(path: Path) -> np.ndarray:
     try:
         with Image.open(path) as picture:
             pixels = np.asarray(picture.convert("RGB"))
-    except OSError as error:
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise InputError(f"{path} cannot be read as an image ({type(error).__name__}): {_REMEDY}") from error
     if pixels.shape != (SIDE, SIDE, 3):
         width, height = pixels.shape[1::-1]
@@ -100,4 +113,7 @@ def _class_names(folder: Path, class_ids: list[str]) -> tuple[str, ...]:
 def _lines(path: Path) -> list[str]:
     if not path.is_file():
         raise InputError(f"{path} is missing: {_REMEDY}")
-    return path.read_text(encoding="utf-8").splitlines()
+    try:
+        return path.read_text(encoding="utf-8").splitlines()
+    except UnicodeDecodeError as error:
+        raise InputError(f"{path} is no text ({error.reason} at byte {error.start}): {_REMEDY}") from None

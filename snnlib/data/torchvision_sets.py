@@ -6,7 +6,6 @@ class is called only after every file has shown its published MD5. A subclass ma
 
 from __future__ import annotations
 
-import tempfile
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +14,7 @@ import torch
 from snnlib.data.checked_files import Checksums, download, extract_checked, require_all_md5, require_md5
 from snnlib.data.image_set import ImageSet
 from snnlib.data.torchvision_ops import import_torchvision
+from snnlib.files import temporary_folder
 
 Originals = tuple[ImageSet, ImageSet, tuple[str, ...]]
 """(training images, test images, class names) as published."""
@@ -51,10 +51,9 @@ def read_cifar(root: Path, dataset_class: type) -> Originals:
 
 def fetch_cifar(root: Path, dataset_class: type) -> None:
     """Download a CIFAR archive and put its checked folder below `root`; the archive is not kept."""
-    root.mkdir(parents=True, exist_ok=True)
     remedy = f"check the network, or put {dataset_class.base_folder} into a folder and pass it as data folder"
-    with tempfile.TemporaryDirectory(dir=root, prefix=".download-") as temporary:
-        archive = Path(temporary) / dataset_class.filename
+    with temporary_folder(root / "download") as temporary:
+        archive = temporary / dataset_class.filename
         download(dataset_class.url, dataset_class.tgz_md5, archive, remedy)
         extract_checked(archive, _file_checksums(dataset_class), root / dataset_class.base_folder, remedy)
 

@@ -1,26 +1,18 @@
-"""Checkpoints: one safetensors file with weights, optimiser state and JSON metadata; never anything pickled.
-
-The same state gives the same bytes: tensors lie sorted by name, the metadata is one sorted JSON text, and no
-time of day goes in.
-"""
+"""Checkpoints: one file with weights, optimiser state and JSON metadata; see `snnlib.tensor_files`."""
 
 from __future__ import annotations
 
-import hashlib
-import json
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from snnlib.errors import InputError
-from snnlib.files import replacing
+from snnlib.files import user_path
+from snnlib.tensor_files import read_tensors, write_tensors
+from snnlib.tensor_files import state_digest as state_digest
 
-METADATA_KEY = "snnlib"  # one key only: safetensors writes several in no fixed order
 MODEL, OPTIMISER = "model", "optimiser"
 
 
@@ -73,29 +65,16 @@ def save_checkpoint(
             for quantity, value in quantities.items():
                 if value is not None:
                     tensors[f"{OPTIMISER}/{names[index]}/{quantity}"] = value
-    tensors = {name: _plain_copy(value) for name, value in tensors.items()}
-    text = json.dumps(metadata, sort_keys=True, allow_nan=False)
-    with replacing(path) as temporary:
-        save_file(tensors, temporary, metadata={METADATA_KEY: text})
+    write_tensors(path, tensors, metadata)
 
 
 def read_checkpoint(path: Path | str) -> Checkpoint:
-    """Read a checkpoint to the CPU. Errors: InputError for a file that is missing or no checkpoint."""
-    path = Path(path)
-    if not path.is_file():
-        raise InputError(f"{path} does not exist; expected a checkpoint; train first or correct the path")
-    try:
-        with safe_open(path, framework="pt") as stream:
-            text = (stream.metadata() or {}).get(METADATA_KEY)
-            names = stream.keys()
-            tensors = {name: stream.get_tensor(name) for name in names}
-    except SafetensorError as error:
-        raise InputError(
-            f"{path} is damaged ({error}); expected a checkpoint; delete it and train again"
-        ) from error
-    if text is None:
+    """Read a checkpoint to the CPU. Errors: InputError for a file that is missing, damaged or no checkpoint."""
+    path = user_path(path)
+    tensors, metadata = read_tensors(path)
+    if metadata is None:
         raise InputError(f"{path} holds no snnlib metadata; expected a checkpoint written by snnlib.training")
-    return Checkpoint(path, _under(MODEL, tensors), _under(OPTIMISER, tensors), json.loads(text))
+    return Checkpoint(path, _under(MODEL, tensors), _under(OPTIMISER, tensors), metadata)
 
 
 def load_weights(path: Path | str, model: nn.Module) -> dict:
@@ -108,15 +87,6 @@ def load_weights(path: Path | str, model: nn.Module) -> dict:
     return checkpoint.metadata
 
 
-def state_digest(state: Mapping[str, Tensor]) -> str:
-    """16 hex digits over the names, types, shapes and bytes of a state dict; the same on every device."""
-    digest = hashlib.sha256()
-    for name, value in sorted(state.items()):
-        digest.update(f"{name} {value.dtype} {list(value.shape)}\0".encode())
-        digest.update(_plain_copy(value).flatten().view(torch.uint8).numpy())
-    return digest.hexdigest()[:16]
-
-
 def _trainable_names(model: nn.Module) -> list[str]:
     """In the order in which the optimiser numbers them."""
     return [name for name, parameter in model.named_parameters() if parameter.requires_grad]
@@ -125,11 +95,6 @@ def _trainable_names(model: nn.Module) -> list[str]:
 def _under(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
     start = f"{prefix}/"
     return {name.removeprefix(start): value for name, value in tensors.items() if name.startswith(start)}
-
-
-def _plain_copy(value: Tensor) -> Tensor:
-    # A copy, because safetensors refuses tensors that share memory (tied weights).
-    return value.detach().cpu().clone(memory_format=torch.contiguous_format)
 
 
 def _shape(value: Tensor | None) -> str:

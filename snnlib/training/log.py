@@ -26,7 +26,12 @@ class EpochLog:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self._times = {line["epoch"]: {key: line[key] for key in TIMES} for line in read_log(path)}
+        try:
+            known = read_log(path)
+        except InputError as damage:  # the epochs stand in the checkpoint; what is lost are their times
+            announce(f"warning: {damage}")
+            known = []
+        self._times = {line["epoch"]: {key: line[key] for key in TIMES} for line in known}
 
     def write(self, history: Sequence[dict]) -> None:
         """Make the file hold exactly the epochs of `history`; times that are not known are null."""
@@ -53,11 +58,12 @@ def read_log(path: Path | str) -> list[dict]:
     """The lines of a log.jsonl as dicts; an absent file has none. Errors: InputError naming a bad line."""
     path = Path(path)
     lines = []
-    for number, text in enumerate(path.read_text().splitlines() if path.is_file() else [], start=1):
+    content = path.read_text(encoding="utf-8", errors="replace") if path.is_file() else ""
+    for number, text in enumerate(content.splitlines(), start=1):
         try:
             line = json.loads(text)
             line["epoch"], line["seconds"], line["images_per_second"]
-        except (json.JSONDecodeError, KeyError, TypeError) as error:
+        except (ValueError, KeyError, TypeError, RecursionError) as error:
             raise InputError(
                 f"line {number} of {path} is no log line; delete the file, training rebuilds it"
             ) from error

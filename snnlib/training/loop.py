@@ -18,12 +18,14 @@ import torch
 from torch import nn
 from tqdm import tqdm
 
+from snnlib import checks
 from snnlib.data.image_set import ImageSet, ImageSplits
 from snnlib.errors import InputError
-from snnlib.files import file_lock
+from snnlib.files import file_lock, remove_stale_parts, user_path
 from snnlib.progress import progress
+from snnlib.tensor_files import state_digest
 from snnlib.training.accuracy import evaluate_accuracy, evaluating
-from snnlib.training.checkpoint import Checkpoint, read_checkpoint, save_checkpoint, state_digest
+from snnlib.training.checkpoint import Checkpoint, read_checkpoint, save_checkpoint
 from snnlib.training.epoch import batches_per_epoch, build_optimiser, train_epoch
 from snnlib.training.health import TrainingDiverged, silent_layers
 from snnlib.training.log import EpochLog, announce
@@ -78,21 +80,25 @@ def fit(
     The model ends on `device`, in eval mode, with the weights of the last epoch; `load_weights(history.best,
     model)` gives the best. A run that was killed or timed out goes on where its last checkpoint stands and
     ends with the same bytes in last.safetensors and best.safetensors as an uninterrupted one on the same
-    machine (on CUDA after `snnlib.runtime.make_deterministic`). A finished run is only loaded. resume False
-    starts over.
+    machine (on CUDA after `snnlib.runtime.make_deterministic`). A finished run is only loaded; its checkpoints hold
+    weights alone. resume False starts over.
     time_limit: seconds; no epoch starts that would end later, judged by the one before, but one is always
     done.
     A spiking layer without a spike on the validation images is announced after the epoch, by one line.
     Errors: InputError if the folder holds another run, if the model does not fit the data or the checkpoint;
     TrainingDiverged if the loss stops being finite, or a threshold stops being a finite number above 0.
     """
-    directory, device = Path(directory), torch.device(device)
+    directory, device = user_path(directory), torch.device(device)
+    checks.flag("resume", resume)
+    if time_limit is not None:
+        checks.number("time_limit", time_limit, at_least=0)
     if recipe.precision == "bfloat16" and device.type != "cuda":
         raise InputError(f"precision is 'bfloat16' on {device.type}; expected CUDA; use precision='float32'")
     model.to(device)
     _check_logits(model, splits, device)
     run = _Run(model, splits, recipe, directory, device)
     with file_lock(directory / "fit.lock", wait_seconds=5):
+        remove_stale_parts(directory)
         if not resume:
             _forget(directory)
         run.restore()
@@ -129,14 +135,15 @@ class _Run:
         if (self.directory / LAST).exists():
             if not (self.directory / BEST).exists():
                 raise InputError(
-                    f"{self.directory} has {LAST} but no {BEST}; expected both; start over with resume=False"
+                    f"{self.directory} has {LAST} but no {BEST}; expected both; delete the folder and start again"
                 )
             checkpoint = read_checkpoint(self.directory / LAST)
             _check_same_run(self.directory, checkpoint.metadata, self.identity)
             self._check_initial_weights(checkpoint)
             checkpoint.restore_model(self.model)
-            checkpoint.restore_optimiser(self.optimiser, self.model)
             self.history = checkpoint.metadata["history"]
+            if not self.finished:
+                checkpoint.restore_optimiser(self.optimiser, self.model)
         self.log = EpochLog(self.directory / LOG)
         self.log.write(self.history)
 
@@ -149,7 +156,7 @@ class _Run:
         if here not in (state_digest(last.model_state), state_digest(best.model_state)):
             raise InputError(
                 f"{self.directory} holds a run that began with other weights ({begun} there, {here} here); give the "
-                "model as it was then, choose another directory, or resume=False to start over"
+                "model as it was then, or delete the folder to train anew"
             )
         self.identity["initial"] = last.metadata["initial"]
 
@@ -193,7 +200,7 @@ class _Run:
         metadata = {**self.identity, "history": self.history}
         if best_of(self.history) is self.history[-1]:
             save_checkpoint(self.directory / BEST, self.model, None, metadata)
-        save_checkpoint(self.directory / LAST, self.model, self.optimiser, metadata)
+        save_checkpoint(self.directory / LAST, self.model, None if self.finished else self.optimiser, metadata)
 
 
 def _forget(directory: Path) -> None:
@@ -210,7 +217,7 @@ def _check_same_run(directory: Path, theirs: dict, ours: dict) -> None:
             if there != here:
                 raise InputError(
                     f"{directory} holds another run: {section} {key} is {there!r} there, {here!r} here; "
-                    "choose another directory, or resume=False to start over"
+                    "choose another folder, or delete this one to train anew"
                 )
 
 

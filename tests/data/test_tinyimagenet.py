@@ -104,3 +104,27 @@ def test_list_of_classes_is_named_when_missing(folder):
     (folder / "wnids.txt").unlink()
     with pytest.raises(InputError, match="wnids.txt is missing"):
         read_tinyimagenet(folder.parent, SIZE)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"\xff\xfe\x00\x01n00000001", "wnids.txt is no text"),
+        (b"n00000001\n\x00\x01\n", "wnids.txt has the line .*expected ids"),
+        (b"../../etc\n", "wnids.txt has the line '../../etc'"),
+        (b"", "wnids.txt has the line None"),
+        (b"n00000001\nn00000002\nn00000001\n", "wnids.txt has n00000001 twice"),
+    ],
+)
+def test_one_clear_line_when_the_list_of_classes_is_damaged(folder, content, message):
+    (folder / "wnids.txt").write_bytes(content)
+    with pytest.raises(InputError, match=message) as error:
+        read_tinyimagenet(folder, SIZE)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("name", ["words.txt", "val/val_annotations.txt"])
+def test_one_clear_line_when_a_list_is_no_text(folder, name):
+    (folder / name).write_bytes(bytes(range(256)))
+    with pytest.raises(InputError, match="is no text"):
+        read_tinyimagenet(folder, SIZE)

@@ -124,12 +124,18 @@ def test_input_error_names_the_tensor_when_the_architecture_differs(tmp_path, mo
 
 
 def test_input_error_when_the_file_is_missing_damaged_or_foreign(tmp_path):
-    with pytest.raises(InputError, match="absent.safetensors does not exist"):
+    with pytest.raises(InputError, match="absent.safetensors is no file"):
         read_checkpoint(tmp_path / "absent.safetensors")
     save_checkpoint(tmp_path / "cut", small_model(), None, {})
     (tmp_path / "cut").write_bytes((tmp_path / "cut").read_bytes()[:-7])
-    with pytest.raises(InputError, match="cut is damaged"):
+    with pytest.raises(InputError, match="cut is damaged .*delete it") as refusal:
         read_checkpoint(tmp_path / "cut")
+    assert "\n" not in str(refusal.value)
     save_file({"w": torch.zeros(2)}, tmp_path / "foreign")
     with pytest.raises(InputError, match="foreign holds no snnlib metadata"):
         read_checkpoint(tmp_path / "foreign")
+
+
+def test_metadata_comes_back_as_json_reads_it_whatever_its_keys_were(tmp_path):
+    save_checkpoint(tmp_path / "c", small_model(), None, {"a": {10: (1, 2), 9: None}})
+    assert read_checkpoint(tmp_path / "c").metadata == {"a": {"10": [1, 2], "9": None}}

@@ -16,8 +16,9 @@ import torch
 from snnlib.errors import InputError
 from snnlib.files import sha256_of
 from snnlib.neurons import use_kernel
+from snnlib.tensor_files import state_digest
 from snnlib.training import fit, load_weights
-from snnlib.training.checkpoint import read_checkpoint, state_digest
+from snnlib.training.checkpoint import read_checkpoint
 from snnlib.training.log import read_log
 
 REPOSITORY = Path(__file__).parents[2]
@@ -109,13 +110,12 @@ def test_same_bytes_when_stopped_by_the_time_limit_and_resumed(tiny, tmp_path):
 def test_sgd_momentum_is_restored_when_resumed(tiny, tmp_path):
     recipe = replace(tiny.RECIPE, optimiser="sgd", weight_decay=1e-3, schedule="cosine", epochs=2)
     fit(tiny.make_model(), tiny.make_splits(), recipe, directory=tmp_path / "whole")
+    kept = []
     for _ in range(2):
         fit(tiny.make_model(), tiny.make_splits(), recipe, directory=tmp_path / "pieces", time_limit=0)
+        kept.append(read_checkpoint(tmp_path / "pieces" / "last.safetensors").optimiser_state)
     assert hashes(tmp_path / "whole") == hashes(tmp_path / "pieces")
-    assert (
-        "conv.weight/momentum_buffer"
-        in read_checkpoint(tmp_path / "whole" / "last.safetensors").optimiser_state
-    )
+    assert "conv.weight/momentum_buffer" in kept[0] and not kept[1]
 
 
 def test_a_finished_run_is_only_loaded_when_fit_is_called_again(tiny, tmp_path, monkeypatch):
@@ -160,10 +160,46 @@ def test_input_error_names_the_difference_when_the_folder_holds_another_run(tiny
         fit(model, splits, recipe, directory=tmp_path)
 
 
+def test_a_damaged_log_costs_the_times_and_nothing_else(tiny, tmp_path, monkeypatch):
+    recipe = replace(tiny.RECIPE, epochs=2)
+    fit(tiny.make_model(), tiny.make_splits(), recipe, directory=tmp_path, time_limit=0)
+    (tmp_path / "log.jsonl").write_bytes(b"\xff\x00{[")
+    said = []
+    monkeypatch.setattr("snnlib.training.log.announce", said.append)
+    fit(tiny.make_model(), tiny.make_splits(), recipe, directory=tmp_path)
+    assert [line["seconds"] is None for line in read_log(tmp_path / "log.jsonl")] == [True, False]
+    assert len(said) == 1 and "is no log line" in said[0]
+
+
+@pytest.mark.parametrize("name", ["last.safetensors", "best.safetensors"])
+def test_damaged_weights_are_refused_with_what_to_delete(tiny, tmp_path, name):
+    history = fit(tiny.make_model(), tiny.make_splits(), replace(tiny.RECIPE, epochs=1), directory=tmp_path)
+    content = bytearray((tmp_path / name).read_bytes())
+    content[-5] ^= 0x80  # the sign of a weight
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(InputError, match=f"{name} is damaged .*delete it, in a training folder the whole folder"):
+        fit(tiny.make_model(), tiny.make_splits(), replace(tiny.RECIPE, epochs=1), directory=tmp_path)
+        load_weights(history.best, tiny.make_model())
+
+
+def test_leftovers_of_a_killed_write_go_when_the_run_is_taken_up(tiny, tmp_path):
+    fit(tiny.make_model(), tiny.make_splits(), replace(tiny.RECIPE, epochs=1), directory=tmp_path)
+    (tmp_path / ".best.safetensors.elsewhere-1-1.part").write_bytes(b"half")
+    os.utime(tmp_path / ".best.safetensors.elsewhere-1-1.part", (0, 0))
+    fit(tiny.make_model(), tiny.make_splits(), replace(tiny.RECIPE, epochs=1), directory=tmp_path)
+    assert sorted(os.listdir(tmp_path)) == ["best.safetensors", "fit.lock", "last.safetensors", "log.jsonl"]
+
+
+def test_home_in_a_folder_is_put_in(tiny, tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    history = fit(tiny.make_model(), tiny.make_splits(), replace(tiny.RECIPE, epochs=1), directory="~/run")
+    assert history.best == tmp_path / "run" / "best.safetensors" and history.best.is_file()
+
+
 def test_input_error_when_best_was_deleted(tiny, tmp_path):
     fit(tiny.make_model(), tiny.make_splits(), replace(tiny.RECIPE, epochs=1), directory=tmp_path)
     (tmp_path / "best.safetensors").unlink()
-    with pytest.raises(InputError, match="has last.safetensors but no best.safetensors"):
+    with pytest.raises(InputError, match="has last.safetensors but no best.*delete the folder"):
         fit(tiny.make_model(), tiny.make_splits(), replace(tiny.RECIPE, epochs=1), directory=tmp_path)
 
 
@@ -240,7 +276,9 @@ def test_threshold_is_decayed_and_trained_with_its_momentum_restored_when_resume
             fit(model, tiny.make_splits(), replace(recipe, weight_decay=decay), directory=tmp_path / str(decay))
             thresholds[decay] = model.neuron.threshold.item()
     assert thresholds[0.5] < thresholds[0.0] and thresholds[0.0] != 0.5
-    state = read_checkpoint(tmp_path / "0.5" / "last.safetensors").optimiser_state
+    with use_kernel("reference"):
+        fit(tiny.make_model(spiking=True), tiny.make_splits(), recipe, directory=tmp_path / "begun", time_limit=0)
+    state = read_checkpoint(tmp_path / "begun" / "last.safetensors").optimiser_state
     assert state["neuron.threshold/momentum_buffer"].shape == ()
 
 
