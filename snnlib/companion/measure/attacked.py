@@ -18,8 +18,8 @@ from snnlib.attacks.ensemble import MEMBERS, EnsembleResult, ensemble_attack
 from snnlib.attacks.gradients import parse_gradient
 from snnlib.attacks.same_function import SparseGradient, dense_pool_gradient
 from snnlib.companion.measure.networks import TrainedNetwork
-from snnlib.companion.measure.rows import ROW_COLUMNS, ROW_SCHEMA
-from snnlib.companion.measure.store import rows_format, stored
+from snnlib.companion.measure.rows import ROW_COLUMNS
+from snnlib.companion.measure.store import ROWS, stored
 from snnlib.data import ImageSet
 from snnlib.encoding import encoder_gradient
 from snnlib.errors import InputError
@@ -160,7 +160,7 @@ def attacked(network: TrainedNetwork, attacks: Iterable[Attack], images: ImageSe
     return pd.concat(parts, ignore_index=True)
 
 
-@stored("rows", form=rows_format(ROW_SCHEMA), unnamed=("batch_size",))
+@stored("rows", form=ROWS, unnamed=("batch_size",))
 def _rows(
     network: TrainedNetwork,
     attack: Attack,

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import io
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -104,14 +104,6 @@ def check_rows(rows: pd.DataFrame) -> pd.DataFrame:
 def write_rows(path: Path | str, rows: pd.DataFrame) -> Path:
     """Check rows against the schema and write them as parquet, atomically."""
     return write_table(path, check_rows(rows), ROW_SCHEMA)
-
-
-def read_rows(paths: Path | str | Iterable[Path | str]) -> pd.DataFrame:
-    """Read and join the rows of one or several parquet files. Raises InputError when there are none."""
-    paths = [paths] if isinstance(paths, str | Path) else list(paths)
-    if not paths:
-        raise InputError("no result files given; expected at least one; run the notebook that makes them")
-    return pd.concat([check_rows(read_table(path)) for path in paths], ignore_index=True)
 
 
 def wilson_interval(successes: int, total: int, quantile: float = NORMAL_QUANTILE_95) -> tuple[float, float]:

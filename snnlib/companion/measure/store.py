@@ -21,12 +21,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
-import pyarrow as pa
-
 from snnlib.companion import paths
 from snnlib.companion.measure.provenance import circumstances
-from snnlib.companion.measure.rows import read_table, write_table
+from snnlib.companion.measure.rows import read_table, write_rows, write_table
 from snnlib.errors import InputError
 from snnlib.files import sha256_of, write_atomic
 
@@ -122,13 +119,10 @@ class Format:
 
 
 TABLE = Format(".parquet", write_table, read_table)
+ROWS = Format(".parquet", write_rows, read_table)
+"""Tables of `snnlib.companion.measure.rows.ROW_SCHEMA`, which is checked when they are stored."""
 used: dict[str, dict] = {}
 """What this process has read or made: "kind/name" -> what made it, for the provenance of figures and `--list`."""
-
-
-def rows_format(schema: pa.Schema) -> Format:
-    """Tables whose columns are those of `schema`, checked when they are stored."""
-    return Format(".parquet", functools.partial(write_table, schema=schema), read_table)
 
 
 def stored(
@@ -183,11 +177,6 @@ def read_json(path: Path) -> dict | None:
 def note_use(artifact: Artifact) -> None:
     """Remember that this process used a result."""
     used[f"{artifact.kind}/{artifact.name}"] = artifact.record()["made"]
-
-
-def read_stored(kind: str, name: str) -> pd.DataFrame:
-    """A stored table by kind and name, as a row's provenance gives them. Raises InputError where there is none."""
-    return read_table(paths.ARTIFACTS / kind / f"{name}.parquet")
 
 
 def _same(value: object, default: object) -> bool:
