@@ -26,7 +26,8 @@ class Profile:
     train_per_class, test_per_class: images kept of each class (None: all). attacked_per_class: test images of each
     class that attacks run on; inspected_per_class: that gradients are read on. batch_size trains; attack_batch_size
     attacks and inspects (it matters where BatchNorm looks at the batch). eps_levels: the perturbation sizes of curves,
-    in 1/255. steps: iterations of the image-space PGD.
+    in 1/255. steps: iterations of the image-space PGD. rounded: trained weights are rounded to half precision before
+    anything is measured, so that what is released is what was measured.
     """
 
     name: str
@@ -48,6 +49,7 @@ class Profile:
     eps_levels: tuple[int, ...]
     steps: int
     bench_repeats: int
+    rounded: bool = False
 
 
 @dataclass(frozen=True)
@@ -182,6 +184,7 @@ TABLE: dict[str, tuple] = {
     "profile.eps_levels":              ((2, 6),        (2, 6, 16),        (2, 4, 6, 8, 16),  (1, 2, 4, 6, 8, 12, 16)),
     "profile.steps":                   (3,             20,                20,                50),
     "profile.bench_repeats":           (1,             5,                 5,                 20),
+    "profile.rounded":                 (False,         False,             True,              True),
     "conversion.profile.train_per_class":    (20,      300,               None,              None),
     "conversion.profile.attacked_per_class": (1,       10,                100,               None),
     "conversion.profile.width":        (4,             8,                 8,                 64),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import inspect
 import math
+import os
 import time
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
@@ -12,6 +13,7 @@ from dataclasses import dataclass, field, replace
 import pandas as pd
 
 from snnlib.companion import paths
+from snnlib.companion.measure.release import from_released, round_weights
 from snnlib.companion.measure.store import Artifact, name_of, note_use, stored
 from snnlib.companion.sizes import Profile
 from snnlib.data import ImageSet, ImageSplits, load_images
@@ -24,6 +26,10 @@ from snnlib.training.checkpoint import state_digest
 CURVE_COLUMNS = ("epoch", "loss", "train_accuracy", "validation_accuracy", "learning_rate")
 TRAINING_VERSION = 1
 """Raised when the same arguments would give another trained network."""
+
+
+class OutOfTime(Exception):
+    """The time limit came before the work was done; what is finished is stored."""
 
 
 @dataclass(frozen=True)
@@ -106,14 +112,34 @@ def fitted(
 ) -> TrainedNetwork:
     """Train `model` from the weights that it has, or take it from the artifacts. origin: what made those weights."""
     artifact, device = network_artifact(model, recipe, splits.name, profile, origin), default_device()
-    started = time.monotonic()
-    history = fit(model, splits, recipe, directory=artifact.path(""), device=device)
-    if history.finished and not artifact.is_whole():
-        artifact.complete("snnlib.training.loop", time.monotonic() - started, "/best.safetensors")
-    load_weights(history.best, model)
-    model.eval()
-    note_use(artifact)
+    history = None if artifact.is_whole() else from_released(artifact.name, model)
+    if history is None:
+        started = time.monotonic()
+        history = fit(model, splits, recipe, directory=artifact.path(""), device=device, time_limit=seconds_left())
+        if not history.finished:
+            done = f"{len(history.epochs)} of {recipe.epochs} epochs"
+            raise OutOfTime(f"{network.label}, seed {seed}: {done} are done; start again to go on")
+        if not artifact.is_whole():
+            artifact.complete("snnlib.training.loop", time.monotonic() - started, "/best.safetensors")
+        load_weights(history.best, model)
+        if profile.rounded:
+            round_weights(model)
+        note_use(artifact)
+    model.to(device).eval()
     return TrainedNetwork(network, seed, model, history, artifact.name, splits, device)
+
+
+def seconds_left() -> float | None:
+    """Seconds until `SNNLIB_DEADLINE` (since the epoch), which `run_all.sh --time-limit` sets; None without one.
+
+    Raises OutOfTime when it has passed.
+    """
+    deadline = os.environ.get("SNNLIB_DEADLINE")
+    if deadline is None:
+        return None
+    if (left := float(deadline) - time.time()) <= 0:
+        raise OutOfTime("the time limit has passed; start again to go on")
+    return left
 
 
 def network_artifact(

@@ -8,12 +8,15 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
+import re
 import sys
 import time
 from pathlib import Path
 from typing import Any, NoReturn
 
 from snnlib.companion import paths
+from snnlib.companion.measure.networks import OutOfTime
 from snnlib.companion.measure.store import read_json
 from snnlib.companion.report import figures
 from snnlib.companion.runner.execute import NotebookFailed, clock, execute
@@ -31,7 +34,8 @@ from snnlib.companion.runner.stamps import (
 from snnlib.errors import InputError
 from snnlib.files import file_lock, remove_stale_parts, write_atomic
 
-RAN, FAILED = "ran", "failed"
+UNITS = {"s": 1, "m": 60, "h": 3600}
+RAN, FAILED, LEFT = "ran", "failed", "left for another start"
 
 
 class OneLineParser(argparse.ArgumentParser):
@@ -63,6 +67,9 @@ def parse_arguments(arguments: list[str] | None) -> argparse.Namespace:
         "--publish",
         action="store_true",
         help="copy figures and tables to figures/<profile>, and outputs of quick into the committed notebooks",
+    )
+    parser.add_argument(
+        "--time-limit", metavar="100m", help="stop cleanly at the next step that would end later, and say what is left"
     )
     parser.add_argument(
         "--dry-run",
@@ -108,6 +115,8 @@ def run_series(options: argparse.Namespace) -> int:
     due = [
         number for number in within if states[number] != UP_TO_DATE or options.force
     ]
+    if options.time_limit:
+        os.environ["SNNLIB_DEADLINE"] = str(time.time() + seconds_of(options.time_limit))
     with file_lock(paths.runs_dir(profile) / "run.lock", wait_seconds=0):
         run_due(profile, due, runs, states)
     print(status_table(runs, states, read_timings(profile)))
@@ -181,6 +190,10 @@ def run_due(profile: str, due: list[str], runs: dict[str, Run], states: dict[str
     for position, number in enumerate(due, start=1):
         run = runs[number]
         label = f"[{position:2}/{len(due)}] {run.notebook.name}"
+        if is_out_of_time():
+            print(f"{label}  left for another start: the time limit has passed", flush=True)
+            states[number] = LEFT
+            continue
         print(f"{label}  started{time_left(read_timings(profile), due[position - 1 :])}", flush=True)
         states[number] = run_one(run, label)
         table = status_table(runs, states, read_timings(profile))
@@ -194,6 +207,9 @@ def run_one(run: Run, label: str) -> str:
     try:
         execute(run, label)
     except NotebookFailed as error:
+        if str(error).startswith(OutOfTime.__name__):
+            print(f"{label}  left for another start: {error}", flush=True)
+            return LEFT
         print(f"{label}  FAILED after {clock(time.monotonic() - started)}: {error}", flush=True)
         print(f"{' ' * 8}what did run: {run.unfinished}", flush=True)
         return FAILED
@@ -207,7 +223,7 @@ def run_one(run: Run, label: str) -> str:
 
 
 def finish(options: argparse.Namespace, runs: list[Run], states: dict[str, str]) -> int:
-    bad = [run.notebook.number for run in runs if states[run.notebook.number] == FAILED]
+    bad = [run.notebook.number for run in runs if states[run.notebook.number] in (FAILED, LEFT)]
     if options.publish:
         publish(options.profile, [run for run in runs if run.notebook.number not in bad])
     if bad:
@@ -228,6 +244,19 @@ def status_table(runs: dict[str, Run], states: dict[str, str], seconds: dict[str
         cells = [number, run.notebook.title, states[number], earlier, took]
         lines.append(f"| {' | '.join(cell.replace('|', '/') for cell in cells)} |")
     return "\n".join(lines)
+
+
+def is_out_of_time() -> bool:
+    """Whether the time limit of this run has passed."""
+    return time.time() >= float(os.environ.get("SNNLIB_DEADLINE", "inf"))
+
+
+def seconds_of(text: str) -> float:
+    """"90s", "100m" or "8h" in seconds. Raises InputError for anything else."""
+    found = re.fullmatch(r"(\d+(?:\.\d+)?)([smh])", text)
+    if not found or float(found[1]) <= 0:
+        raise InputError(f"time limit is {text!r}; expected a number and s, m or h, such as 100m")
+    return float(found[1]) * UNITS[found[2]]
 
 
 def timings_path(profile: str) -> Path:

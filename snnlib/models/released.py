@@ -1,0 +1,41 @@
+"""Networks that come with the package: those behind published rows, in half precision, each with a card.
+
+They are what was measured: weights were rounded before any number of theirs was taken.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from snnlib.errors import InputError
+from snnlib.models.build import Model
+from snnlib.models.saved import load
+
+FOLDER = Path(__file__).parent / "weights"
+CARD = ".card.json"
+
+
+def released_names() -> list[str]:
+    """Names that `released` takes, sorted."""
+    return sorted(path.name.removesuffix(CARD) for path in FOLDER.glob(f"*{CARD}"))
+
+
+def released(name: str) -> Model:
+    """The released network of that name, in eval mode on the CPU: images [N, 3, 32, 32] in [0, 1] to logits [N, 10].
+
+    Errors: InputError for an unknown name, damaged weights.
+    """
+    released_card(name)
+    return load(FOLDER / name)
+
+
+def released_card(name: str) -> dict:
+    """How a released network was made and what it is worth: key, recipe, data, seed, made, history, accuracies.
+
+    Errors: InputError for an unknown name.
+    """
+    path = FOLDER / f"{name}{CARD}"
+    if not path.is_file():
+        raise InputError(f"released network {name!r}; expected one of: {', '.join(released_names()) or 'none yet'}")
+    return json.loads(path.read_text(encoding="utf-8"))
