@@ -6,6 +6,7 @@ networks are skipped, a training that was cut short goes on. `--release` puts fi
 
 from __future__ import annotations
 
+import functools
 import os
 import sys
 import time
