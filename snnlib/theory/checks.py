@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from snnlib.theory.bounds import UNIFORM_VARIANCE, remainder_factor
-from snnlib.theory.constancy import NoRadius, constancy_radius
+from snnlib.theory.constancy import NoRadius, front_radius
 from snnlib.theory.density import weight_gradient_density
 from snnlib.theory.functions import LocalFunction, TrueClassProbability, inner
 from snnlib.theory.measured import vulnerability_table
@@ -28,6 +28,7 @@ EXISTS, NONZERO, POSITIVE_EPS, SMALL_EPS = (
     "eps is small enough",
 )
 BEHIND_NEURON, AFFINE_FRONT = "only coordinatewise maps lie before the neuron", "the path to the first neuron is affine"
+NO_BYPASS = "nothing but the first neuron's spikes carries the input on"
 
 
 @dataclass(frozen=True)
@@ -218,25 +219,28 @@ def check_constancy(
 ) -> CheckResult:
     """P4: within `share` of its constancy radius no attack and no noise moves the deployed network at all.
 
-    Where the path to the first neuron is not affine there is no radius, and nothing is measured.
+    Where the path to the first neuron is not affine there is no radius, and nothing is measured. Where something goes
+    around that neuron, the radius measured in is that of its spikes.
     """
     try:
-        radius = constancy_radius(model, images, labels, space=space)
+        radius, bypass = front_radius(model, images, labels, space=space)
     except NoRadius as error:
         return CheckResult("P4", (found(AFFINE_FRONT, False, str(error)),), None, "")
-    moved = 0
+    findings = (found(AFFINE_FRONT, True, ""), found(NO_BYPASS, bypass == "", bypass))
+    moved, change = 0, 0.0
     for number, eps in enumerate((share * radius).tolist()):
         one = slice(number, number + 1)
         function = TrueClassProbability(model, images[one], labels[one], space=space)
         adversarial = adversarial_vulnerability(function, eps, steps=3)
         random = random_vulnerability(function, eps, draws=draws)
-        moved += bool(adversarial.value.amax() > 0 or random.worst.amax() > 0)
+        largest = float(torch.maximum(adversarial.value, random.worst).amax())
+        moved, change = moved + (largest > 0), max(change, largest**0.5)
     evidence = (
-        f"{moved} of {len(images)} samples moved within {share:g} of their radius; radius "
+        f"{moved} of {len(images)} samples moved within {share:g} of their radius, by up to {change:.2g}; radius "
         f"{255 * float(radius.median()):.2g}/255 (median)"
     )
     table = pd.DataFrame({"radius": radius.cpu().numpy()})
-    return CheckResult("P4", (found(AFFINE_FRONT, True, ""),), moved == 0, evidence, table)
+    return CheckResult("P4", findings, moved == 0, evidence, table)
 
 
 def _nonzero(table: pd.DataFrame) -> Finding:
