@@ -95,9 +95,10 @@ def check_ratio(function: LocalFunction, eps: float, *, constant: float = 3.0, *
     """Theorem 4.1 and O1 at finite eps: the ratio of the vulnerabilities against its bounds, sample by sample.
 
     The first-order ratio c·‖g‖₁²/‖g‖₂², c = `constant`, widened by the remainder that the measured curvature allows (O1
-    (iv)), but by no more than `LINEAR_UP_TO` allows, must meet the interval of the measured ratio; so must c and
-    c·‖g‖₀. options: those of `vulnerability_table`. Columns added to the table: within (all assumptions hold for this
-    sample), inside (the conclusion does); where the gradient is zero both are False, and the conclusion leaves it out.
+    (iv)), but by no more than `LINEAR_UP_TO` allows, must meet the interval of the measured ratio for an f without
+    jumps; so must c and c·‖g‖₀. options: those of `vulnerability_table`. Columns added to the table: within (all
+    assumptions hold for this sample), inside (the conclusion does); where the gradient is zero both are False, and the
+    conclusion leaves it out.
     """
     table = vulnerability_table(function, [eps], **options)
     findings = [found(POSITIVE_EPS, eps > 0, f"eps is {eps:g}"), _nonzero(table)]
@@ -114,7 +115,7 @@ def check_ratio(function: LocalFunction, eps: float, *, constant: float = 3.0, *
     within = defined & (largest <= LINEAR_UP_TO) & (_column(table, "integral_error") <= INTEGRAL_UP_TO)
     adversarial, sign, random = (part.clamp(max=LINEAR_UP_TO) for part in (adversarial, sign, random))
     low, high = remainder_factor(sign, random)[0], remainder_factor(adversarial, random)[1]
-    measured_low, measured_high, first = (_column(table, name) for name in ("ratio_low", "ratio_high", "first_order"))
+    measured_low, measured_high, first = (_column(table, name) for name in ("smooth_low", "smooth_high", "first_order"))
     first = first * constant * UNIFORM_VARIANCE
     count = _column(table, "l0")
     slack = 1 + 32 * torch.finfo(function.x.dtype).eps
