@@ -42,7 +42,7 @@ def check_thinning(gradient: Tensor, mask: Tensor) -> CheckResult:
 
     Compares the measured SNR of gradient · mask with q μ²/(σ² + (1 − q) μ²), the draws' own moments and share q in it,
     and asks that this is at most q times that of the gradient. Given the draws, independent zeros are a random choice
-    of them: what chance may do is bounded by Bernstein's inequality (`_chance`) with a risk of 2e-5, whatever the tails.
+    of them; what chance may do is bounded (`_chance`), with a risk of 2e-5, whatever the tails.
     Independence is judged likewise, by the means of G and |G| over the draws that are kept.
     Errors: InputError for fewer than 100 draws or a mask without any 1.
     """
