@@ -78,15 +78,13 @@ def guaranteed_progress(density: float, gradient_norm: float, smoothness: float,
 
 
 def certified_vulnerability(density: float, size: int, norm2: float, eps: float) -> float:
-    """R-4.4: what Theorem 4.1 bounds ρ_adv by to first order, eps² · q · d · ‖g‖₂², with ‖g‖₀ = q · d."""
+    """R-4.4: what Theorem 4.1 bounds ρ_adv by to first order, eps² · q · d · ‖g‖₂², with ‖g‖₀ = q · d.
+
+    norm2: ‖g‖₂ of the gradient that has this density. Linear in q only while it stays: zeros put into a given g shrink
+    ‖g‖₂² by q too.
+    """
     _check_density(density)
     return eps**2 * density * size * norm2**2
-
-
-def pool_zero_share(height: int, width: int, kernel: int, stride: int, padding: int) -> float:
-    """P1: the least share of zeros in a max pool's input gradient, 1 − windows / positions, at least 0."""
-    windows = math.prod((size + 2 * padding - kernel) // stride + 1 for size in (height, width))
-    return max(0.0, 1 - windows / (height * width))
 
 
 def poisson_distance(x: Tensor, other: Tensor, time_steps: int) -> Tensor:

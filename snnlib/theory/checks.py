@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from snnlib.theory.bounds import UNIFORM_VARIANCE, remainder_factor
-from snnlib.theory.constancy import NoRadius, constancy_radius
+from snnlib.theory.constancy import NoRadius, front_radius
 from snnlib.theory.density import weight_gradient_density
 from snnlib.theory.functions import LocalFunction, TrueClassProbability, inner
 from snnlib.theory.measured import vulnerability_table
@@ -28,6 +28,7 @@ EXISTS, NONZERO, POSITIVE_EPS, SMALL_EPS = (
     "eps is small enough",
 )
 BEHIND_NEURON, AFFINE_FRONT = "only coordinatewise maps lie before the neuron", "the path to the first neuron is affine"
+NO_BYPASS = "nothing but the first neuron's spikes carries the input on"
 
 
 @dataclass(frozen=True)
@@ -94,9 +95,10 @@ def check_ratio(function: LocalFunction, eps: float, *, constant: float = 3.0, *
     """Theorem 4.1 and O1 at finite eps: the ratio of the vulnerabilities against its bounds, sample by sample.
 
     The first-order ratio c·‖g‖₁²/‖g‖₂², c = `constant`, widened by the remainder that the measured curvature allows (O1
-    (iv)), but by no more than `LINEAR_UP_TO` allows, must meet the interval of the measured ratio; so must c and
-    c·‖g‖₀. options: those of `vulnerability_table`. Columns added to the table: within (all assumptions hold for this
-    sample), inside (the conclusion does); where the gradient is zero both are False, and the conclusion leaves it out.
+    (iv)), but by no more than `LINEAR_UP_TO` allows, must meet the interval of the measured ratio for an f without
+    jumps; so must c and c·‖g‖₀. options: those of `vulnerability_table`. Columns added to the table: within (all
+    assumptions hold for this sample), inside (the conclusion does); where the gradient is zero both are False, and the
+    conclusion leaves it out.
     """
     table = vulnerability_table(function, [eps], **options)
     findings = [found(POSITIVE_EPS, eps > 0, f"eps is {eps:g}"), _nonzero(table)]
@@ -113,7 +115,7 @@ def check_ratio(function: LocalFunction, eps: float, *, constant: float = 3.0, *
     within = defined & (largest <= LINEAR_UP_TO) & (_column(table, "integral_error") <= INTEGRAL_UP_TO)
     adversarial, sign, random = (part.clamp(max=LINEAR_UP_TO) for part in (adversarial, sign, random))
     low, high = remainder_factor(sign, random)[0], remainder_factor(adversarial, random)[1]
-    measured_low, measured_high, first = (_column(table, name) for name in ("ratio_low", "ratio_high", "first_order"))
+    measured_low, measured_high, first = (_column(table, name) for name in ("smooth_low", "smooth_high", "first_order"))
     first = first * constant * UNIFORM_VARIANCE
     count = _column(table, "l0")
     slack = 1 + 32 * torch.finfo(function.x.dtype).eps
@@ -218,25 +220,28 @@ def check_constancy(
 ) -> CheckResult:
     """P4: within `share` of its constancy radius no attack and no noise moves the deployed network at all.
 
-    Where the path to the first neuron is not affine there is no radius, and nothing is measured.
+    Where the path to the first neuron is not affine there is no radius, and nothing is measured. Where something goes
+    around that neuron, the radius measured in is that of its spikes.
     """
     try:
-        radius = constancy_radius(model, images, labels, space=space)
+        radius, bypass = front_radius(model, images, labels, space=space)
     except NoRadius as error:
         return CheckResult("P4", (found(AFFINE_FRONT, False, str(error)),), None, "")
-    moved = 0
+    findings = (found(AFFINE_FRONT, True, ""), found(NO_BYPASS, bypass == "", bypass))
+    moved, change = 0, 0.0
     for number, eps in enumerate((share * radius).tolist()):
         one = slice(number, number + 1)
         function = TrueClassProbability(model, images[one], labels[one], space=space)
         adversarial = adversarial_vulnerability(function, eps, steps=3)
         random = random_vulnerability(function, eps, draws=draws)
-        moved += bool(adversarial.value.amax() > 0 or random.worst.amax() > 0)
+        largest = float(torch.maximum(adversarial.value, random.worst).amax())
+        moved, change = moved + (largest > 0), max(change, largest**0.5)
     evidence = (
-        f"{moved} of {len(images)} samples moved within {share:g} of their radius; radius "
+        f"{moved} of {len(images)} samples moved within {share:g} of their radius, by up to {change:.2g}; radius "
         f"{255 * float(radius.median()):.2g}/255 (median)"
     )
     table = pd.DataFrame({"radius": radius.cpu().numpy()})
-    return CheckResult("P4", (found(AFFINE_FRONT, True, ""),), moved == 0, evidence, table)
+    return CheckResult("P4", findings, moved == 0, evidence, table)
 
 
 def _nonzero(table: pd.DataFrame) -> Finding:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 import torch
@@ -41,18 +42,35 @@ class LocalFunction:
         """f(points) − f(x), float64 [K, N], and the gradient at the points, float64 [K·N, ...]."""
         raise NotImplementedError
 
+    @property
+    def largest_change(self) -> Tensor:
+        """The most that (f(x') − f(x))² can be at any x', float64 [N]; infinite where the range of f is not known."""
+        return torch.full((len(self.x),), torch.inf, dtype=torch.float64, device=self.x.device)
+
     def roughness(self) -> list[str]:
         """Why f may lack a continuous derivative; empty where nothing speaks against one."""
         return []
 
 
 class ClosedForm(LocalFunction):
-    """Any function `[M, ...] -> [M]` that PyTorch differentiates; for examples whose answer is known."""
+    """Any function `[M, ...] -> [M]` that PyTorch differentiates; for examples whose answer is known.
 
-    def __init__(self, function: Callable[[Tensor], Tensor], x: Tensor) -> None:
-        self._function = function
+    values: the interval that its values lie in, where one is known.
+    """
+
+    def __init__(
+        self,
+        function: Callable[[Tensor], Tensor],
+        x: Tensor,
+        values: tuple[float, float] = (-math.inf, math.inf),
+    ) -> None:
+        self._function, self._values = function, values
         self._start = function(x.detach()).detach().double()
         super().__init__(x)
+
+    @property
+    def largest_change(self) -> Tensor:
+        return torch.maximum(self._start - self._values[0], self._values[1] - self._start).square()
 
     def change(self, points: Tensor) -> Tensor:
         with torch.no_grad():
@@ -84,6 +102,10 @@ class Restricted(LocalFunction):
     def slope(self, points: Tensor) -> tuple[Tensor, Tensor]:
         change, gradient = self._function.slope(self._projected(points))
         return change, gradient * self._mask.repeat(_copies(gradient, self._mask))
+
+    @property
+    def largest_change(self) -> Tensor:
+        return self._function.largest_change
 
     def roughness(self) -> list[str]:
         return self._function.roughness()
@@ -134,6 +156,10 @@ class TrueClassProbability(LocalFunction):
     def value(self) -> Tensor:
         """f_y(x), float64 [N]."""
         return self._log_odds.sigmoid()
+
+    @property
+    def largest_change(self) -> Tensor:
+        return torch.maximum(self.value, 1 - self.value).square()
 
     def change(self, points: Tensor) -> Tensor:
         return self._change(self._of(points, self._measure))

@@ -20,12 +20,13 @@ from snnlib.theory.bounds import (
     guaranteed_progress,
     poisson_distance,
     poisson_l1_radius,
-    pool_zero_share,
     thinned_snr,
 )
 from snnlib.theory.checks import CheckResult, found
 
 INDEPENDENT, SMOOTH = "the zeros are independent of the gradient", "the risk is H-smooth"
+SAME_DENSITY = "weight and input gradients have the same density"
+FIXED_NORM = "‖g‖₂ stays when the density changes"
 MAX_POOL, NO_OVERLAP, ADDITION = "the pool takes a maximum", "windows do not overlap", "the block adds its shortcut"
 UNIFORM_IN_BALL, POISSON, HALF_SPACE = (
     "the noise is uniform in the L2 ball",
@@ -39,38 +40,69 @@ SIGMAS = 5
 def check_thinning(gradient: Tensor, mask: Tensor) -> CheckResult:
     """R-4.2 on draws of one coordinate: gradient [B] and the zeros' mask [B] (0 or 1) that thins it.
 
-    Compares the measured SNR of gradient · mask with q μ²/(σ² + (1 − q) μ²) of the unthinned moments, up to `SIGMAS`
-    standard errors, and asks that it is at most q times that of the gradient. Independence is judged by correlations.
+    Compares the measured SNR of gradient · mask with q μ²/(σ² + (1 − q) μ²), the draws' own moments and share q in it,
+    and asks that this is at most q times that of the gradient. Given the draws, independent zeros are a random choice
+    of them; what chance may do is bounded (`_chance`), with a risk of 2e-5, whatever the tails.
+    Independence is judged likewise, by the means of G and |G| over the draws that are kept.
     Errors: InputError for fewer than 100 draws or a mask without any 1.
     """
     gradient, mask = gradient.double(), mask.double()
     if len(gradient) < 100 or mask.sum() == 0:
         raise InputError(f"{len(gradient)} draws with {int(mask.sum())} kept; expected at least 100, and some kept")
     density, mean, deviation = float(mask.mean()), float(gradient.mean()), float(gradient.std(correction=0))
-    tied = max(abs(_correlation(mask, values)) for values in (gradient, gradient.abs()))
-    limit = SIGMAS / math.sqrt(len(gradient))
+    kept = gradient[mask > 0]
+    tied = max(
+        abs(float(chosen.mean() - values.mean())) / max(_chance(values, len(kept)), 1e-12 * float(values.abs().amax()))
+        for values, chosen in ((gradient, kept), (gradient.abs(), kept.abs()))
+    )
     thinned = gradient * mask
     measured = float(thinned.mean() ** 2 / thinned.var(correction=0))
-    expected = thinned_snr(density, mean, deviation)
-    # Delta method on (mean, variance) of the thinned draws; the mean dominates.
-    error = SIGMAS * 2 * math.sqrt(measured * (1 + measured) / len(gradient)) + SIGMAS / len(gradient)
-    whole = thinned_snr(1.0, mean, deviation)
-    sparser = measured <= density * whole + error
-    reason = f"mask and gradient correlate by {tied:.2g}, chance allows {limit:.2g}"
-    findings = (found(INDEPENDENT, tied <= limit, reason),)
+    expected, whole = thinned_snr(density, mean, deviation), thinned_snr(1.0, mean, deviation)
+    # (E G')² against its share of E G'²: polynomials of two means over the kept draws, unlike their ratio.
+    share = 1.0 if math.isinf(expected) else expected / (1 + expected)
+    gap = float(share * thinned.square().mean() - thinned.mean() ** 2)
+    square = float(gradient.square().mean())
+    leading = _chance(mean**2 / square * gradient.square() - 2 * mean * gradient, len(kept))
+    error = density**2 * (leading + _chance(gradient, len(kept)) ** 2) + 1e-12 * square
+    reason = f"the draws kept differ from all {tied:.2g} times as much as chance allows"
+    findings = (found(INDEPENDENT, tied <= 1, reason),)
     evidence = f"SNR {measured:.4g} at density {density:.3g}, expected {expected:.4g}, unthinned {whole:.4g}"
     table = pd.DataFrame([{"density": density, "snr": measured, "expected": expected, "unthinned": whole}])
-    return CheckResult("4.2", findings, abs(measured - expected) <= error and sparser, evidence, table)
+    fits = abs(gap) <= error and expected <= density * whole * (1 + 1e-12)
+    return CheckResult("4.2", findings, fits, evidence, table)
+
+
+def _chance(values: Tensor, kept: int) -> float:
+    """How far the mean of `kept` of the values [B], chosen at random, may be from the mean of all: Bernstein's bound.
+
+    Exceeded with a probability of at most 2 exp(−`SIGMAS`²/2) = 7e-6, whatever the values are.
+    **Source:** Hoeffding 1963, theorem 4, for drawing without replacement.
+    """
+    exponent = SIGMAS**2 / 2
+    range_ = float((values - values.mean()).abs().amax())
+    return math.sqrt(2 * exponent * float(values.var(correction=0)) / kept) + 2 * exponent * range_ / (3 * kept)
 
 
 def check_progress(
-    hessian: Tensor, point: Tensor, covariance: Tensor, density: float, *, smoothness: float | None = None
+    hessian: Tensor,
+    point: Tensor,
+    covariance: Tensor,
+    density: float,
+    *,
+    smoothness: float | None = None,
+    input_gradient: Tensor | None = None,
+    input_density: float | None = None,
+    keep_norm: bool = True,
 ) -> CheckResult:
-    """R-4.4 on the risk L(w) = wᵀ A w / 2, where everything is exact: the expected decrease of the best step.
+    """R-4.4 on the risk L(w) = wᵀ A w / 2, where everything is exact, beside an input gradient that is thinned too.
 
     hessian: A [n, n], symmetric; point: w [n]; covariance [n, n] of the gradient noise; smoothness: H, None for the
     largest eigenvalue. The gradient A w + noise is thinned coordinatewise by independent zeros of the given density.
-    conclusion: the expected decrease at the prescribed step is at least P(q), and P(q) is linear in q.
+    input_gradient: g [d] without zeros (None: 100 normal numbers), of which a share `input_density` (None: the same)
+    is kept, 200 times at random; keep_norm stretches what is kept to ‖g‖₂.
+    conclusion: the expected decrease at the prescribed step is at least P(q); from q = 1 to `density`, the best
+    decrease that smoothness guarantees, from the moments of the thinned gradient, and the bound ‖g‖₀ ‖g‖₂² of ρ_adv /
+    eps², averaged over what was kept, both fall by the factor q.
     Errors: InputError for a point with zero gradient, where P is 0.
     """
     a, w, noise = hessian.double(), point.double(), covariance.double()
@@ -86,28 +118,64 @@ def check_progress(
     second.diagonal().copy_(density * (torch.outer(g, g) + noise).diagonal())
     decrease = float(step * density * (g @ g) - step**2 / 2 * (a * second).sum())
     promised = guaranteed_progress(density, float(g.norm()), h, moment)
-    linear = math.isclose(promised, density * guaranteed_progress(1.0, float(g.norm()), h, moment), rel_tol=1e-12)
-    vulnerable = certified_vulnerability(density, len(w), 1.0, 1.0) / certified_vulnerability(1.0, len(w), 1.0, 1.0)
-    linear &= math.isclose(vulnerable, density, rel_tol=1e-12)
-    findings = (found(SMOOTH, largest <= h * (1 + 1e-9), f"the Hessian reaches {largest:.3g}, H is {h:.3g}"),)
-    evidence = f"decrease {decrease:.4g}, guaranteed {promised:.4g}, both factors linear in the density {density:g}"
-    table = pd.DataFrame([{"density": density, "decrease": decrease, "guaranteed": promised}])
+    best = float(density * (g @ g)) ** 2 / (2 * h * float(second.trace()))
+    progress = best / guaranteed_progress(1.0, float(g.norm()), h, moment)
+    vulnerable = _thinned_bound(input_gradient, density if input_density is None else input_density, keep_norm)
+    findings = (
+        found(SMOOTH, largest <= h * (1 + 1e-9), f"the Hessian reaches {largest:.3g}, H is {h:.3g}"),
+        found(SAME_DENSITY, input_density in (None, density), f"{input_density} in the input, {density:g} in weights"),
+        found(FIXED_NORM, keep_norm or density == 1, "what is left of g is not stretched, so ‖g‖₂² falls by q as well"),
+    )
+    # A whole number of coordinates is kept, so that a share is met up to one of them.
+    rounding = 1 / (100 if input_gradient is None else len(input_gradient))
+    linear = math.isclose(progress, density, rel_tol=1e-9) and abs(vulnerable - density) <= 0.05 * density + rounding
+    evidence = (
+        f"decrease {decrease:.4g}, guaranteed {promised:.4g}; at density {density:g} the guarantee is {progress:.3g} "
+        f"of the whole, the bound of ρ_adv {vulnerable:.3g}"
+    )
+    table = pd.DataFrame([{"density": density, "decrease": decrease, "guaranteed": promised, "vulnerable": vulnerable}])
     return CheckResult("4.4", findings, decrease >= promised * (1 - 1e-9) and linear, evidence, table)
 
 
-def check_pool(pool: nn.Module, height: int, width: int, *, seed: int = 0) -> CheckResult:
-    """P1: zeros in the input gradient of a 2-d pool: at least 1 − windows/positions for a max pool."""
+def _thinned_bound(gradient: Tensor | None, density: float, keep_norm: bool) -> float:
+    """Mean of ‖g‖₀ ‖g‖₂² over random choices of a share of its coordinates, relative to that of the whole g."""
+    generator = torch.Generator().manual_seed(0)
+    g = torch.randn(100, generator=generator, dtype=torch.float64) if gradient is None else gradient.double()
+    ranks = torch.rand(200, len(g), generator=generator).argsort(1).argsort(1)
+    kept = g * (ranks < max(1, round(density * len(g))))
+    if keep_norm:
+        kept = kept * (g.norm() / kept.norm(dim=1, keepdim=True))
+    bounds = kept.ne(0).sum(1) * kept.square().sum(1)
+    return float(bounds.mean() / certified_vulnerability(1.0, len(g), float(g.norm()), 1.0))
+
+
+def check_pool(pool: nn.Module, height: int, width: int, *, silent: float = 0.0, seed: int = 0) -> CheckResult:
+    """P1: zeros in the input gradient of a 2-d pool; `silent` is the share of windows whose gradient from above is 0.
+
+    conclusion: no more non-zeros than windows with a gradient (i); and no position with a gradient that no such window
+    covers, nor, behind an average pool, one that is covered without a gradient (ii). Errors: InputError for another
+    pool than these two, or a dilated one.
+    """
+    if not isinstance(pool, nn.MaxPool2d | nn.AvgPool2d) or getattr(pool, "dilation", 1) != 1:
+        raise InputError(f"pool is {pool}; expected an nn.MaxPool2d or nn.AvgPool2d without dilation")
     generator = torch.Generator().manual_seed(seed)
     x = torch.rand(4, 3, height, width, generator=generator, dtype=torch.float64).requires_grad_(True)
     out = pool(x)
-    (gradient,) = torch.autograd.grad(out, x, torch.rand(out.shape, generator=generator, dtype=torch.float64) + 0.1)
-    kernel, stride, padding = (
-        value if isinstance(value, int) else value[0] for value in (pool.kernel_size, pool.stride, pool.padding)
+    above = torch.rand(out.shape, generator=generator, dtype=torch.float64) + 0.1
+    above = above * (torch.rand(out.shape, generator=generator) >= silent)
+    (gradient,) = torch.autograd.grad(out, x, above)
+    options = {name: getattr(pool, name) for name in ("kernel_size", "stride", "padding", "ceil_mode")}
+    (covered,) = torch.autograd.grad(F.avg_pool2d(x, **options), x, above.ne(0).double())
+    heard, reached, moved = (int(values.ne(0).sum()) for values in (above, covered, gradient))
+    is_max = isinstance(pool, nn.MaxPool2d)
+    inside = not gradient[covered == 0].any() and (is_max or moved == reached)
+    findings = (found(MAX_POOL, is_max, f"it is {type(pool).__name__}"),)
+    share, promised = 1 - moved / x.numel(), max(0.0, 1 - heard / x.numel())
+    evidence = (
+        f"{share:.3f} zeros, at least {promised:.3f} promised; {1 - reached / x.numel():.3f} of the positions lie in "
+        "no window with a gradient"
     )
-    share = float((gradient == 0).double().mean())
-    promised = pool_zero_share(height, width, kernel, stride, padding)
-    findings = (found(MAX_POOL, isinstance(pool, nn.MaxPool2d), f"it is {type(pool).__name__}"),)
-    return CheckResult("P1", findings, share >= promised, f"{share:.3f} zeros, at least {promised:.3f} promised")
+    return CheckResult("P1", findings, moved <= heard and inside, evidence)
 
 
 def check_residual(block: nn.Module, x: Tensor) -> CheckResult:
@@ -236,12 +304,3 @@ def check_gaussian(normal: Tensor, x: Tensor, sigma: float, *, curved: float = 0
     findings = (found(HALF_SPACE, curved == 0, f"the boundary is bent by {curved:g}"),)
     evidence = f"radius {radius:.4g} ± {error:.2g}, distance {distance:.4g}"
     return CheckResult("C1", findings, abs(radius - distance) <= error, evidence)
-
-
-def _correlation(a: Tensor, b: Tensor) -> float:
-    """Pearson's; 0 where one of the two does not vary."""
-    a, b = a - a.mean(), b - b.mean()
-    size = float((a.square().sum() * b.square().sum()).sqrt())
-    return float((a * b).sum()) / size if size > 0 else 0.0
-
-

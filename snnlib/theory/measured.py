@@ -46,8 +46,9 @@ def vulnerability_table(
 
     Columns: sample, eps (pixel units); l0, l1, l2 of the gradient; rho_rand with rand_low, rand_high and draws;
     rho_adv (worst of attack and noise: a lower bound of the supremum), attacker (index; −1: the noise, or nothing),
-    raised; ratio with ratio_low, ratio_high (of the noise's interval); first_order = 3 ‖g‖₁²/‖g‖₂²; upper = 3 ‖g‖₀;
-    verdict on 3 ≤ ratio ≤ 3 ‖g‖₀ (see the constants of this module).
+    raised; ratio with ratio_low, ratio_high (of the noise's interval) and smooth_low, smooth_high (of its narrower one,
+    for an f without jumps); first_order = 3 ‖g‖₁²/‖g‖₂²; upper = 3 ‖g‖₀; verdict on 3 ≤ ratio ≤ 3 ‖g‖₀ by the wider
+    interval (see the constants of this module).
     Around the segments of the point found (adv), of sign(g) (sign) and of noise (random; root mean square): curvature_*
     = L(δ) of O1 and remainder_* = |f(x + eps δ) − f(x) − eps g·δ|. integral_error: how far the change along the first
     two is from the line integral of the gradient, relative to the larger of the change and eps |g·δ|; the worse of
@@ -67,6 +68,8 @@ def vulnerability_table(
             "rho_rand": random.value,
             "rand_low": random.low,
             "rand_high": random.high,
+            "smooth_rand_low": random.smooth_low,
+            "smooth_rand_high": random.smooth_high,
             "rho_adv": torch.maximum(adversarial.value, random.worst),
             "attacker": torch.where(by_noise, -1, adversarial.attacker),
             "raised": adversarial.raised,
@@ -116,13 +119,12 @@ def _with_ratio(function: LocalFunction, eps: float, columns: dict[str, Tensor])
     g = function.gradient
     adv, upper = columns["rho_adv"], ratio_bounds(g)[1]
     size = eps * l1(g)
+    smooth = [columns.pop(f"smooth_rand_{end}") for end in ("low", "high")]
     ratio = {
-        name: torch.where(columns[below] > 0, adv / torch.where(columns[below] > 0, columns[below], 1), torch.nan)
-        for name, below in (("ratio", "rho_rand"), ("ratio_low", "rand_high"), ("ratio_high", "rand_low"))
+        "ratio": torch.where(columns["rho_rand"] > 0, adv / columns["rho_rand"], torch.nan),
+        **dict(zip(("ratio_low", "ratio_high"), _over(adv, columns["rand_low"], columns["rand_high"]), strict=True)),
+        **dict(zip(("smooth_low", "smooth_high"), _over(adv, *smooth), strict=True)),
     }
-    # An interval of the noise that reaches down to 0 leaves the ratio without an upper end.
-    unbounded = (columns["rand_low"] == 0) & (adv > 0)
-    ratio["ratio_high"] = torch.where(unbounded, torch.inf, ratio["ratio_high"])
     table = {
         "l0": l0(g),
         "l1": l1(g),
@@ -137,6 +139,11 @@ def _with_ratio(function: LocalFunction, eps: float, columns: dict[str, Tensor])
     frame.insert(0, "sample", range(len(frame)))
     frame.insert(1, "eps", eps)
     return frame.assign(verdict=[_verdict(row) for row in frame.to_dict("records")])
+
+
+def _over(adv: Tensor, low: Tensor, high: Tensor) -> tuple[Tensor, Tensor]:
+    """Interval of adv / ρ for ρ in [low, high]: reaches infinity where low is 0, and is NaN where all are 0."""
+    return torch.where(high > 0, adv / high, torch.nan), torch.where((low > 0) | (adv > 0), adv / low, torch.nan)
 
 
 def _verdict(row: dict) -> str:

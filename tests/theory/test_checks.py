@@ -114,7 +114,7 @@ def test_table_tells_the_two_ways_to_leave_the_bounds():
     assert vulnerability_table(flattened, [0.4], draws=256).verdict.item() == "below 3, by the attacks at hand"
     # A spike far out in one corner: noise never sees it, the attack walks into it, ‖g‖₀ = 1 bounds nothing.
     origin = torch.zeros(1, 2, dtype=torch.float64)
-    ridge = ClosedForm(lambda x: 1e-3 * x[:, 0] + 1e3 * torch.relu(x - 0.97).prod(1), origin)
+    ridge = ClosedForm(lambda x: 1e-3 * x[:, 0] + 1e3 * torch.relu(x - 0.97).prod(1), origin, (-1e-3, 0.901))
     guide = ClosedForm(lambda x: x.sum(1), origin)
     table = vulnerability_table(ridge, [1.0], attackers=[guide], draws=64)
     assert table.verdict.item() == "violated: above 3·‖g‖₀" and table.l0.item() == 1

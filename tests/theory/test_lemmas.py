@@ -14,14 +14,19 @@ from snnlib.neurons import IF
 from snnlib.theory import (
     first_order_ratio,
     guaranteed_progress,
+    lemmas,
     poisson_distance,
     poisson_l1_radius,
     ratio_bounds,
     remainder_factor,
     thinned_snr,
 )
-from snnlib.theory.bounds import certified_vulnerability, pool_zero_share
+from snnlib.theory.bounds import certified_vulnerability
 from snnlib.theory.lemmas import (
+    FIXED_NORM,
+    INDEPENDENT,
+    SAME_DENSITY,
+    SMOOTH,
     check_gaussian,
     check_l2_ratio,
     check_poisson,
@@ -71,6 +76,30 @@ def test_thinning_holds_for_independent_zeros():
     assert measured < 0.15 * 0.25 * 3.3**2
 
 
+@pytest.mark.parametrize("tail", [1.0, 1.5])
+def test_thinning_is_not_called_violated_by_chance_however_heavy_the_tail(tail):
+    for seed in range(200):
+        gradient = torch.exp(tail * torch.randn(20_000, generator=generator(seed), dtype=torch.float64))
+        density = 0.05 + 0.9 * seed / 200
+        assert check_thinning(gradient, torch.rand(20_000, generator=generator(seed + 1000)) < density).holds is True
+
+
+def test_thinning_finds_zeros_that_know_the_gradient_and_a_formula_that_forgets_their_variance(monkeypatch):
+    gradient = 1 + torch.randn(20_000, generator=generator(), dtype=torch.float64)
+    chosen = torch.rand(20_000, generator=generator(1)) < torch.where(gradient > 1, 0.35, 0.25)
+    assert check_thinning(gradient, chosen).failed == (INDEPENDENT,)
+    independent = torch.rand(20_000, generator=generator(1)) < 0.3
+    assert check_thinning(gradient, independent).holds is True
+    monkeypatch.setattr(lemmas, "thinned_snr", lambda q, mean, deviation: q * mean**2 / deviation**2)
+    assert check_thinning(gradient, independent).holds is False
+
+
+def test_thinning_of_a_constant_gradient_is_all_noise_of_the_zeros():
+    mask = torch.arange(1000) % 4 == 0
+    assert check_thinning(torch.full((1000,), 0.1), mask).holds is True
+    assert check_thinning(torch.full((1000,), 0.1), torch.ones(1000)).holds is True
+
+
 def test_progress_is_guaranteed_on_random_risks_and_tight_for_round_ones():
     for seed in range(200):
         a = torch.randn(4, 4, generator=generator(seed), dtype=torch.float64)
@@ -78,20 +107,67 @@ def test_progress_is_guaranteed_on_random_risks_and_tight_for_round_ones():
         result = check_progress(a @ a.T + 0.1 * torch.eye(4), torch.randn(4, generator=generator(seed)), noise, 0.3)
         assert result.holds is True
     tight = check_progress(2 * torch.eye(2), torch.ones(2), torch.zeros(2, 2), 1.0)
-    decrease, promised = (float(word.strip(",")) for word in tight.evidence.split()[1:4:2])
-    assert decrease == pytest.approx(promised)
+    assert tight.table.decrease.item() == pytest.approx(tight.table.guaranteed.item())
     assert guaranteed_progress(0.5, 2.0, 4.0, 1.0) == pytest.approx(1.0)
     assert certified_vulnerability(0.5, 10, 2.0, 0.1) == pytest.approx(0.2)
+
+
+def test_a_risk_steeper_than_the_step_assumes_rises():
+    hessian, noise = torch.diag(torch.tensor([4.0, 1.0])), 0.01 * torch.eye(2)
+    steep = check_progress(hessian, torch.ones(2), noise, 1.0, smoothness=1.0)
+    assert steep.failed == (SMOOTH,) and steep.conclusion is False and "decrease -" in steep.evidence
+
+
+def progress(density: float, **options):
+    return check_progress(torch.diag(torch.tensor([1.0, 0.5])), torch.ones(2), 0.1 * torch.eye(2), density, **options)
+
+
+@pytest.mark.parametrize("density", [0.013, 0.1, 0.25, 0.5, 0.77, 1.0])
+def test_both_bounds_are_linear_in_the_density_at_a_fixed_norm(density):
+    assert progress(density).holds is True
+    assert progress(density, input_gradient=torch.linspace(1, 5, 37)).holds is True
+
+
+@pytest.mark.parametrize("density", [0.1, 0.25, 0.5])
+def test_zeros_put_into_a_given_input_gradient_make_its_bound_quadratic(density):
+    result = progress(density, keep_norm=False)
+    assert result.failed == (FIXED_NORM,) and result.conclusion is False
+    assert result.table.vulnerable.item() == pytest.approx(density**2, rel=0.05)
+
+
+def test_input_and_weights_of_different_density_do_not_share_a_factor():
+    result = progress(0.5, input_density=0.1)
+    assert result.failed == (SAME_DENSITY,) and result.conclusion is False
+
+
+def test_the_linearity_check_can_fail(monkeypatch):
+    monkeypatch.setattr(lemmas, "certified_vulnerability", lambda q, size, norm2, eps: size**2 * norm2**2)
+    assert progress(0.5).holds is False
 
 
 @pytest.mark.parametrize(
     "size, kernel, stride, padding, share", [(8, 3, 2, 1, 0.75), (8, 2, 2, 0, 0.75), (6, 3, 3, 0, 8 / 9)]
 )
 def test_max_pool_makes_the_zeros_it_must(size, kernel, stride, padding, share):
-    assert pool_zero_share(size, size, kernel, stride, padding) == pytest.approx(share)
     result = check_pool(nn.MaxPool2d(kernel, stride, padding), size, size)
     assert result.holds is True and f"{share:.3f} promised" in result.evidence
-    assert check_pool(nn.MaxPool2d(3, 1, 1), 8, 8).evidence.endswith("at least 0.000 promised")
+    assert check_pool(nn.MaxPool2d(3, 1, 1), 8, 8).evidence.split(";")[0].endswith("at least 0.000 promised")
+
+
+def test_an_average_pool_has_zeros_where_no_gradient_arrives_and_nowhere_else():
+    pool = nn.AvgPool2d(3, 2, 1)
+    assert check_pool(pool, 8, 8).evidence.startswith("0.000 zeros")
+    silent = check_pool(pool, 8, 8, silent=0.7)
+    zeros, empty = (part.split()[0] for part in silent.evidence.split("; "))
+    assert zeros == empty and float(zeros) > 0.2
+    # Stride 2 with a kernel of 1 leaves most positions in no window at all.
+    assert check_pool(nn.AvgPool2d(1, 2), 8, 8).evidence.startswith("0.750 zeros")
+
+
+@pytest.mark.parametrize("pool", [nn.MaxPool2d(3, 2, 1), nn.MaxPool2d(2, ceil_mode=True), nn.MaxPool2d((2, 3))])
+@pytest.mark.parametrize("silent", [0.0, 0.5, 1.0])
+def test_max_pool_sends_back_no_more_non_zeros_than_arrive(pool, silent):
+    assert check_pool(pool, 7, 9, silent=silent).holds is True
 
 
 def test_residual_identity_and_the_support_behind_a_silent_path():
@@ -161,6 +237,7 @@ def test_gaussian_radius_is_the_distance_to_a_half_space():
         (lambda: first_order_ratio(torch.ones(1, 2), "l1"), "norm is 'l1'"),
         (lambda: check_thinning(torch.ones(5), torch.ones(5)), "at least 100"),
         (lambda: check_progress(torch.eye(2), torch.zeros(2), torch.eye(2), 0.5), "gradient at the point is zero"),
+        (lambda: check_pool(nn.MaxPool2d(2, dilation=2), 8, 8), "without dilation"),
         (lambda: check_l2_ratio(torch.zeros(3)), "gradient is zero"),
         (lambda: check_poisson(lambda s: s[:, 0, 0].long(), torch.rand(5), torch.rand(1, 5), 4), "at most 2\\^16"),
         (lambda: check_gaussian(torch.ones(1), torch.tensor([-1.0]), 0.1), "smoothed probability"),

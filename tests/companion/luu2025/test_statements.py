@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from snnlib.companion.luu2025.statements import STATEMENTS, overview, run_cases, statement
-from snnlib.companion.luu2025.statements.statements import OURS, PUBLISHED, RECONSTRUCTED, STATUSES
+from snnlib.companion.luu2025.statements.statements import MISSING, OURS, PUBLISHED, RECONSTRUCTED, STATUSES
+from snnlib.companion.published import NOT_AVAILABLE
 from snnlib.errors import InputError
 
 PAPER = ("A.1", "A.2", "4.1", "4.2", "4.3", "4.4")
@@ -15,8 +16,21 @@ each = pytest.mark.parametrize("name", STATEMENTS)
 def test_all_that_the_paper_has_is_there_and_so_is_more():
     assert set(PAPER) | {"P1", "P2", "P3", "P4"} <= set(STATEMENTS)
     assert {STATEMENTS[name].status for name in PAPER} == {RECONSTRUCTED}
-    assert [name for name in STATEMENTS if STATEMENTS[name].status == OURS].__len__() >= 5
+    assert {STATEMENTS[name].status for name in ("P1", "P2", "P3", "P4", "O1", "O2", "O3", "O4", "O5", "O6")} == {OURS}
     assert STATEMENTS["C1"].status == PUBLISHED
+
+
+def test_theorems_that_nobody_here_could_read_are_named_as_missing():
+    table = overview().set_index("id")
+    missing = table[table.status == NOT_AVAILABLE]
+    assert missing.index.tolist() == ["Theorem A.2", "Theorem A.3", "Theorem A.4"] == list(MISSING)
+    assert len(table) == len(STATEMENTS) + 3 and set(table.status) == set(STATUSES)
+    with pytest.raises(InputError, match="not available to us"):
+        statement("Theorem A.3")
+
+
+def test_of_theorem_4_4_not_even_the_topic_is_claimed_to_be_known():
+    assert "topic known" in STATEMENTS["4.3"].source and "topic known" not in STATEMENTS["4.4"].source
 
 
 @each
@@ -42,7 +56,7 @@ def test_the_counterexample_breaks_a_named_assumption_and_the_conclusion(name):
     assert result.failed and result.holds is None and result.conclusion is False
     assert result.failed[0] in result.verdict and "the conclusion fails" in result.verdict
     named = STATEMENTS[name].assumptions
-    if named and name not in ("P4", "O2"):  # P4 shows 4.1's assumption failing, O2 what its part (iii) holds fixed
+    if named and name != "O2":  # O2 shows what its part (iii) holds fixed
         assert result.failed[0] in named
 
 

@@ -7,7 +7,15 @@ from torch import Tensor, nn
 
 from snnlib.models.blocks import SEWBlock
 from snnlib.neurons import IF, LIF, use_kernel
-from snnlib.theory.checks import CheckResult, check_circulation, check_density, check_ratio, check_remainder, found
+from snnlib.theory.checks import (
+    CheckResult,
+    check_circulation,
+    check_constancy,
+    check_density,
+    check_ratio,
+    check_remainder,
+    found,
+)
 from snnlib.theory.functions import ClosedForm, TrueClassProbability
 from snnlib.theory.lemmas import (
     check_gaussian,
@@ -40,11 +48,11 @@ class TwoNeurons(nn.Module):
 class PreActivation(nn.Module):
     """A layer whose output meets a neuron *and* goes around it, as in a pre-activation block. x [N, 6]."""
 
-    def __init__(self) -> None:
+    def __init__(self, threshold: float = 100.0) -> None:
         super().__init__()
         generator = torch.Generator().manual_seed(0)
         self.first = nn.Linear(6, 5, bias=False)
-        self.neuron = LIF(leak=0.5, threshold=100.0)
+        self.neuron = LIF(leak=0.5, threshold=threshold)
         self.last = nn.Linear(5, 3, bias=False)
         for layer in (self.first, self.last):
             layer.weight.data = torch.randn(layer.weight.shape, generator=generator)
@@ -96,10 +104,10 @@ def shortcut_behind_layer() -> CheckResult:
         return check_density(PreActivation(), images, torch.arange(4) % 3, per="sample", bound="architecture_spikes")
 
 
-def steep_risk() -> CheckResult:
-    """4.4: the risk is four times steeper than the H that the step was chosen by."""
-    hessian = torch.diag(torch.tensor([4.0, 1.0]))
-    return check_progress(hessian, torch.tensor([1.0, 1.0]), 0.01 * torch.eye(2), 1.0, smoothness=1.0)
+def thinned_input() -> CheckResult:
+    """4.4: zeros put into a given input gradient, whose norm shrinks with them: one bound linear, one quadratic."""
+    curvature = torch.diag(torch.tensor([1.0, 0.5]))
+    return check_progress(curvature, torch.ones(2), 0.1 * torch.eye(2), 0.5, keep_norm=False)
 
 
 def average_pool() -> CheckResult:
@@ -121,11 +129,11 @@ def overlapping_windows() -> CheckResult:
     return check_pool_pair(readout, 3, stride=2, padding=1)
 
 
-def surrogate_ratio() -> CheckResult:
-    """P4: theorem 4.1 put to a deployed network, within the radius where no spike moves: 0/0."""
+def shortcut_around_neurons() -> CheckResult:
+    """P4: logits last(z + IF(z)): the spikes stay, z does not."""
     with use_kernel("reference"):
-        x = torch.tensor([[0.2, 0.35]], dtype=torch.float64)
-        return check_ratio(TrueClassProbability(TwoNeurons(), x, torch.tensor([0])), 0.05)
+        images = torch.rand(4, 6, generator=torch.Generator().manual_seed(1))
+        return check_constancy(PreActivation(threshold=1.0), images, torch.arange(4) % 3, share=0.5)
 
 
 def hard_step() -> CheckResult:

@@ -10,11 +10,13 @@ import pandas as pd
 from snnlib.companion.luu2025.statements import cases as fitting
 from snnlib.companion.luu2025.statements import counterexamples as broken
 from snnlib.companion.luu2025.statements import texts, texts_ours
+from snnlib.companion.published import NOT_AVAILABLE
 from snnlib.errors import InputError
 from snnlib.theory.checks import (
     AFFINE_FRONT,
     BEHIND_NEURON,
     EXISTS,
+    NO_BYPASS,
     NONZERO,
     POSITIVE_EPS,
     SMALL_EPS,
@@ -28,11 +30,13 @@ from snnlib.theory.checks import (
 )
 from snnlib.theory.lemmas import (
     ADDITION,
+    FIXED_NORM,
     HALF_SPACE,
     INDEPENDENT,
     MAX_POOL,
     NO_OVERLAP,
     POISSON,
+    SAME_DENSITY,
     SMOOTH,
     UNIFORM_IN_BALL,
     check_gaussian,
@@ -50,6 +54,7 @@ STATUSES = {
     PUBLISHED: "the statement is in print as it stands here; the proof is written anew",
     RECONSTRUCTED: "the paper has something by this name that we could not read; our best reading, and our proof",
     OURS: "stated and proved here",
+    NOT_AVAILABLE: "the paper has something by this name, of which we know no more than that",
 }
 LUU, LIU, COHEN = "Luu et al. 2025", "Liu et al. 2024", "Cohen et al. 2019"
 
@@ -150,25 +155,25 @@ _LIST = (
     _of(
         texts.T44,
         RECONSTRUCTED,
-        f"{LUU}, theorem 4.4 (topic known)",
-        (SMOOTH,),
+        f"{LUU}, theorem 4.4 (only that it exists, with a proof; its topic is our guess)",
+        (SMOOTH, SAME_DENSITY, FIXED_NORM),
         check_progress,
         fitting.smooth_risk,
-        broken.steep_risk,
+        broken.thinned_input,
     ),
     _of(
-        texts.P1,
-        RECONSTRUCTED,
-        "lemma behind figs. 3 and 5",
+        texts_ours.P1,
+        OURS,
+        f"beside figs. 3 and 5 of {LUU}",
         (MAX_POOL,),
         check_pool,
         fitting.max_pool,
         broken.average_pool,
     ),
     _of(
-        texts.P2,
-        RECONSTRUCTED,
-        "lemma behind figs. 3 and 5",
+        texts_ours.P2,
+        OURS,
+        f"beside figs. 3 and 5 of {LUU}",
         (ADDITION,),
         check_residual,
         fitting.added_shortcut,
@@ -187,10 +192,10 @@ _LIST = (
         texts_ours.P4,
         OURS,
         "against theorem 4.1",
-        (AFFINE_FRONT,),
+        (AFFINE_FRONT, NO_BYPASS),
         check_constancy,
         fitting.still_spikes,
-        broken.surrogate_ratio,
+        broken.shortcut_around_neurons,
     ),
     _of(
         texts_ours.O1,
@@ -250,29 +255,27 @@ _LIST = (
 )
 STATEMENTS: dict[str, Statement] = {statement.id: statement for statement in _LIST}
 """All statements by id, in the order of the notebook."""
+MISSING = {f"Theorem A.{number}": f"{LUU}, appendix (the numbering is inferred from counts)" for number in (2, 3, 4)}
+"""Theorems of the paper that we could not read and do not stand in for, with what is known of them. A.1 is 4.1."""
 
 
 def statement(name: str) -> Statement:
-    """The statement with this id. Errors: InputError for an unknown one."""
+    """The statement with this id. Errors: InputError for an unknown one, or one that is not available to us."""
+    if name in MISSING:
+        raise InputError(f"statement is {name!r}, which is {NOT_AVAILABLE}; expected one of {', '.join(STATEMENTS)}")
     if name not in STATEMENTS:
         raise InputError(f"statement is {name!r}; expected one of {', '.join(STATEMENTS)}")
     return STATEMENTS[name]
 
 
 def overview() -> pd.DataFrame:
-    """One row per statement: id, title, status, source, assumptions."""
-    return pd.DataFrame(
-        [
-            {
-                "id": each.id,
-                "title": each.title,
-                "status": each.status,
-                "source": each.source,
-                "assumptions": "; ".join(each.assumptions) or "-",
-            }
-            for each in STATEMENTS.values()
-        ]
-    )
+    """One row per statement: id, title, status, source, assumptions; the missing theorems at the end, with dashes."""
+    known = [
+        (each.id, each.title, each.status, each.source, "; ".join(each.assumptions) or "-")
+        for each in STATEMENTS.values()
+    ]
+    missing = [(name, "-", NOT_AVAILABLE, source, "-") for name, source in MISSING.items()]
+    return pd.DataFrame(known + missing, columns=["id", "title", "status", "source", "assumptions"])
 
 
 def run_cases() -> pd.DataFrame:

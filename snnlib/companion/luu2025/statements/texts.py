@@ -89,42 +89,24 @@ T44 = {
     "id": "4.4",
     "title": "Density trades guaranteed progress against vulnerability",
     "latex": r"""
-Let the risk $L$ be $H$-smooth, $G$ an unbiased gradient with $M=\mathbb E\|G\|^2$, thinned coordinatewise and
+(i) Let the risk $L$ be $H$-smooth, $G$ an unbiased gradient with $M=\mathbb E\|G\|^2$, thinned coordinatewise and
 independently with density $q$ to $G'$. The step $\eta=\|\nabla L\|^2/(HM)$ guarantees $$\mathbb E\,L(w)-\mathbb
-E\,L(w-\eta G')\;\ge\;P(q)=\frac{q\,\|\nabla L\|^4}{2HM},$$ and by theorem 4.1, with $\|g\|_0=qd$, to first order
-$\rho_{\rm adv}\le\varepsilon^2\,q\,d\,\|g\|_2^2$: both bounds are linear in $q$.""",
+E\,L(w-\eta G')\;\ge\;P(q)=\frac{q\,\|\nabla L\|^4}{2HM}.$$
+
+(ii) Let the *input* gradient $g_q$ have $\|g_q\|_0=qd$, with the same $q$, and let $\|g_q\|_2$ be the same for every
+$q$. By theorem 4.1, to first order, $\rho_{\rm adv}\le\varepsilon^2\,q\,d\,\|g_q\|_2^2$, and both bounds are linear
+in $q$.
+
+(iii) Neither assumption of (ii) follows from thinning. If $g_q$ is a given $g$ without zeros, of which $qd$ random
+coordinates are kept, then $\mathbb E\|g_q\|_2^2=q\,\|g\|_2^2$, and the bound is on average *quadratic*,
+$\varepsilon^2q^2d\,\|g\|_2^2$.""",
     "proof": r"""
-$\mathbb E G'=q\nabla L$ and $\mathbb E\|G'\|^2=qM$. Smoothness: $\mathbb E L(w-\eta G')\le L-\eta q\|\nabla
-L\|^2+\tfrac{H\eta^2}{2}qM$; the right side is least at the given $\eta$. It bounds the progress of optimisation,
-not generalisation, and it compares two *upper bounds*: no network need follow either.""",
+(i) $\mathbb E G'=q\nabla L$ and $\mathbb E\|G'\|^2=qM$. Smoothness: $\mathbb E L(w-\eta G')\le L-\eta q\|\nabla
+L\|^2+\tfrac{H\eta^2}{2}qM$; the right side is least at the given $\eta$. (ii) Insert. (iii) Each of the $d$
+coordinates is kept with probability $q$, and $\|g_q\|_0=qd$ always. All this bounds the progress of optimisation, not
+generalisation, and it compares two *upper bounds*: no network need follow either.""",
     "example": r"""
-A risk that is steeper than the $H$ used: the step overshoots and the risk rises.""",
-}
-P1 = {
-    "id": "P1",
-    "title": "A max pool makes zeros, an average pool does not",
-    "latex": r"""
-Max pool: $\|\partial L/\partial x\|_0\le$ number of windows, so the share of zeros is at least $1-$
-windows/positions; $\ge 75\,\%$ for kernel 3, stride 2, padding 1 on an even map. Average pool with overlap-covering
-windows: $\partial L/\partial x_i$ is a positive combination of the outputs' gradients, so zero only by exact
-cancellation.""",
-    "proof": r"""
-The gradient of a window goes to one index. For kernel 3, stride 2, padding 1 on $2h\times 2w$ there are $hw$
-windows for $4hw$ positions. Average: every $x_i$ lies in at least one window and $\partial L/\partial
-x_i=\sum_{\text{windows}\ni i} g_{\rm window}/9$.""",
-    "example": r"""
-Average pooling: no zeros at all.""",
-}
-P2 = {
-    "id": "P2",
-    "title": "SEW identity",
-    "latex": r"""
-A SEW block with $g={\rm ADD}$ and identity shortcut, $out=x+F(x)$, has $$\frac{\partial L}{\partial
-x}=(I+J_F^\top)\frac{\partial L}{\partial out};$$ where $J_F=0$ the support of the gradient passes through the block
-unchanged.""",
-    "proof": r"""
-The chain rule. Sparsity inside the block is what $J_F^\top$ does to the gradient of the residual path; the shortcut
-carries the dense rest around it.""",
-    "example": r"""
-With $g={\rm AND}$, $out=x\odot F(x)$, the shortcut is gated by the path's spikes and the identity fails.""",
+Zeros put into a given input gradient: at $q=0.5$ the guarantee is half of the whole and the bound of $\rho_{\rm adv}$
+a quarter, which is no longer one factor for both. And (i) breaks where the risk is steeper than the $H$ used: the step
+overshoots and the risk rises.""",
 }

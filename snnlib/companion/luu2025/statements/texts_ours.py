@@ -1,5 +1,38 @@
 """Statements and proofs that go beyond the papers, and the certificate they lean on, in Markdown with LaTeX."""
 
+P1 = {
+    "id": "P1",
+    "title": "A max pool makes zeros, an average pool passes on those it gets",
+    "latex": r"""
+Let $u$ be the gradient that arrives at a pool's outputs, one number per window.
+
+(i) Max pool: $\|\partial L/\partial x\|_0\le\|u\|_0\le$ number of windows, so the share of zeros is at least $1-$
+windows/positions; $\ge 75\,\%$ for kernel 3, stride 2, padding 1 on an even map.
+
+(ii) Average pool over windows of $k^2$: $\partial L/\partial x_i=\sum_{w\ni i}u_w/k^2$. It is zero where no window
+with $u_w\neq0$ covers $i$, and else only by exact cancellation, for a null set of the values of $u$.""",
+    "proof": r"""
+(i) The gradient of a window goes to one index, and a window without gradient sends none. For kernel 3, stride 2,
+padding 1 on $2h\times 2w$ there are $hw$ windows for $4hw$ positions. (ii) The sum is the chain rule. If some $u_w$ in
+it is free, the sum vanishes on a hyperplane, and finitely many of them are a null set. So the average pool makes no
+zeros, but zeros from above, as from a max pool or a neuron whose surrogate vanishes, come through wherever they fill
+all windows around a position.""",
+    "example": r"""
+An average pool under a gradient without zeros: no zeros at all, where (i) would promise 75 %.""",
+}
+P2 = {
+    "id": "P2",
+    "title": "SEW identity",
+    "latex": r"""
+A SEW block with $g={\rm ADD}$ and identity shortcut, $out=x+F(x)$, has $$\frac{\partial L}{\partial
+x}=(I+J_F^\top)\frac{\partial L}{\partial out};$$ where $J_F=0$ the support of the gradient passes through the block
+unchanged.""",
+    "proof": r"""
+The chain rule. Sparsity inside the block is what $J_F^\top$ does to the gradient of the residual path; the shortcut
+carries the gradient from above around it as it is.""",
+    "example": r"""
+With $g={\rm AND}$, $out=x\odot F(x)$, the shortcut is gated by the path's spikes and the identity fails.""",
+}
 P3 = {
     "id": "P3",
     "title": "Max and average pool are equally vulnerable to first order",
@@ -19,23 +52,26 @@ P4 = {
     "id": "P4",
     "title": "The deployed network is piecewise constant",
     "latex": r"""
-If all layers before the first spiking layer are affine, then for almost every $x$ there is $r(x)>0$ such that every
-spike, hence $f_y$, is constant on $\|x'-x\|_\infty<r(x)$: there $\rho_{\rm adv}=\rho_{\rm rand}=0$ and the ratio is
-$0/0$. One may take $$r(x)=\min_{i,t}\frac{|h_i[t]-\theta|}{\|W_i\|_1\,\Lambda_i[t]},\qquad
+If all layers before the first spiking layer are affine, and the logits depend on the input through the spikes of that
+layer alone, then for almost every $x$ there is $r(x)>0$ such that every spike, hence $f_y$, is constant on
+$\|x'-x\|_\infty<r(x)$: there $\rho_{\rm adv}=\rho_{\rm rand}=0$ and the ratio is $0/0$. One may take
+$$r(x)=\min_{i,t}\frac{|h_i[t]-\theta|}{\|W_i\|_1\,\Lambda_i[t]},\qquad
 \Lambda_i[t]=1+\lambda\,\Lambda_i[t-1]\,(1-s_i[t-1])\ \text{(hard reset)},$$ $\Lambda_i[t]=1+\lambda\Lambda_i[t-1]$
 for a soft reset, $\Lambda_i[0]=0$.""",
     "proof": r"""
 As long as no spike of the first layer has changed up to time $t-1$, $h_i[t]$ is an affine function of the input
 whose recursion $h[t]=\lambda v[t-1]+a[t]$ forgets the past at a hard reset; a current moves by at most
 $\varepsilon\|W_i\|_1$, so $h_i[t]$ moves by at most $\varepsilon\|W_i\|_1\Lambda_i[t]$ (a soft reset subtracts the
-same $\theta s$ in both cases). For $\varepsilon<r(x)$ it stays on its side of $\theta$, by induction over $t$;
-everything behind depends on these spikes alone. $r(x)>0$ unless some $h_i[t]=\theta$ with $W_i\ne0$; for each of
-the finitely many spike patterns this is a hyperplane, a null set.""",
+same $\theta s$ in both cases). For $\varepsilon<r(x)$ it stays on its side of $\theta$, by induction over $t$. What
+lies behind reads these spikes and, by assumption, nothing else of the input. $r(x)>0$ unless some $h_i[t]=\theta$ with
+$W_i\ne0$; for each of the finitely many spike patterns this is a hyperplane, a null set. Inside the radius theorem
+4.1's $3\|g\|_1^2/\|g\|_2^2$, with the surrogate's $g\ne0$, is some number, and the measured ratio is $0/0$; beyond it
+spikes move, and the ratio is what the jumps make it. Theorem 4.1 speaks of the smooth relaxation, where the gradient
+*is* the surrogate, and of no deployed network.""",
     "example": r"""
-The theorem's ratio, put to the deployed network with the surrogate's $g$ in it, inside that radius: $g\ne0$ and
-$3\|g\|_1^2/\|g\|_2^2$ is some number, the measured ratio is $0/0$. Larger $\varepsilon$ moves spikes, and the ratio
-is what the jumps make it. Theorem 4.1 speaks of the smooth relaxation, where the gradient *is* the surrogate, and
-of no deployed network.""",
+A shortcut around the first spiking layer, ${\rm last}(z+{\rm IF}(z))$ with $z=Wx$: the spikes stay within $r(x)$, the
+logits move with $z$. So does any other way around, such as a second branch with neurons of its own. The check follows
+an input through the network, operation by operation, and names what carries it past the neuron.""",
 }
 O1 = {
     "id": "O1",
