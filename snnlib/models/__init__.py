@@ -2,6 +2,7 @@
 
 from snnlib.models.build import MODEL_NAMES, Model, build_model, parameter_count
 from snnlib.models.convertible import MixedBranches, spiking_layers
+from snnlib.models.released import released, released_card, released_names
 from snnlib.models.saved import load, save
 
 __all__ = [
@@ -10,7 +11,7 @@ __all__ = [
     "Model",
     "build_model",
     "load",
-    "parameter_count",
+    "parameter_count", "released", "released_card", "released_names",
     "save",
     "spiking_layers",
 ]
