@@ -11,7 +11,10 @@ __all__ = [
     "Model",
     "build_model",
     "load",
-    "parameter_count", "released", "released_card", "released_names",
+    "parameter_count",
+    "released",
+    "released_card",
+    "released_names",
     "save",
     "spiking_layers",
 ]
