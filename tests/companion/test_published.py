@@ -61,7 +61,35 @@ def test_competitors_carry_the_published_values_when_looked_up():
     assert lookup(table, source="MPPD-TV", method="DLIF neurons + TV-l1", attack="AutoAttack") == 23.04
     assert set(table.provenance) == {"independent reference (not from Luu et al.)"}
     assert (table.eps255[table.attack == "none"] == 0).all()
-    assert (table.eps255[table.attack != "none"] == 8).all()
+    assert (table.eps255[(table.attack != "none") & (table.source != "TMI")] == 8).all()
+    assert (table.eps255[(table.attack != "none") & (table.source == "TMI")] == 4).all()
+
+
+def test_snn_rat_loses_to_pgd_what_every_source_says_it_loses():
+    table = load_reference("competitors")
+    rat = table[table.method.isin(["RAT", "SNN-RAT"]) & (table.dataset == "CIFAR-10")]
+    assert rat.source[rat.attack == "FGSM"].nunique() == 4 and rat.source[rat.attack == "PGD"].nunique() == 3
+    assert rat.value[rat.attack == "FGSM"].between(40, 46).all()
+    assert rat.value[rat.attack == "PGD"].between(14, 23).all()
+    line = rat[(rat.source == "SECOND-HAND") & (rat.attack == "FGSM")].iloc[0]
+    assert line.value == 45.23 and "corrected" in line.note
+
+
+def test_competitors_are_ordered_by_the_strength_of_the_attack():
+    table = load_reference("competitors")
+    for _, group in table.groupby(["source", "dataset", "architecture", "training", "method"]):
+        value = group.groupby("attack").value.max()
+        for weak, strong in zip(("none", "FGSM", "PGD"), ("FGSM", "PGD", "AutoAttack"), strict=True):
+            assert weak not in value or strong not in value or value[weak] >= value[strong], (group.to_string(), weak)
+
+
+def test_the_strongest_evaluation_is_stored_as_accuracy_though_printed_as_success():
+    table = load_reference("competitors").query("source == 'ASSG' and dataset == 'CIFAR-10'")
+    found = {
+        method: lookup(table, method=method, attack="SA-PGD by ASSG") for method in ("none", "SR", "TRADES")
+    }
+    assert found == {"none": 11.56, "SR": 23.0, "TRADES": 20.44}
+    assert table.note.str.contains("100 minus the printed attack success").all()
 
 
 def test_follow_up_tables_say_what_the_source_says():

@@ -81,7 +81,7 @@ def vulnerability_rows(item: TrainedNetwork, profile: Profile, which: str) -> pd
     return _named(item, _vulnerability(item, _first(item, profile, size.samples), which, levels, **numbers))
 
 
-@stored("theory_vulnerability")
+@stored("theory_vulnerability", version=2)
 @_eagerly
 def _vulnerability(item: TrainedNetwork, images: ImageSet, which: str, levels: tuple, **numbers: int) -> pd.DataFrame:
     function, attackers = _function(item, images, which)
