@@ -12,7 +12,8 @@ import torch
 from snnlib.companion.luu2025 import theorems as theory
 from snnlib.companion.luu2025.networks import NETWORKS
 from snnlib.companion.measure import store as cache
-from snnlib.companion.sizes import PROFILES, get_profile
+from snnlib.companion.measure.networks import TrainedNetwork
+from snnlib.companion.sizes import PROFILES, theory_size
 from snnlib.companion.verdicts import theorems as verdicts
 from snnlib.data import ImageSet
 from snnlib.models import build_model
@@ -24,23 +25,23 @@ def toy(encoder: str, seed: int = 0) -> SimpleNamespace:
     noise = torch.randint(0, 256, (6, 3, 16, 16), generator=torch.Generator().manual_seed(1))
     splits = SimpleNamespace(test=ImageSet(noise.to(torch.uint8), labels), name="made-up")
     network = replace(NETWORKS["sew_max"], label=f"toy, {encoder}")
-    run = f"toy-{encoder}-{seed}"
-    return SimpleNamespace(network=network, model=model, seed=seed, run=run, splits=splits, device="cpu")
+    key = f"toy-{encoder}-{seed}"
+    return TrainedNetwork(network, seed, model, None, key, splits, "cpu")
 
 
 @pytest.fixture
 def profile(home):
-    return replace(PROFILES["smoke"], name="toy", attacked_per_class=2)
+    return replace(PROFILES["smoke"], attacked_per_class=2)
 
 
 @pytest.mark.parametrize("encoder, space", [("phase", "encoded"), ("direct", "image")])
 def test_all_tables_of_a_network(profile, encoder, space):
-    item, size = toy(encoder), theory.sizes_of(profile)
+    item, size = toy(encoder), theory_size(profile.name)
     assert theory.space_of(item) == space
     for which, levels in ((theory.RELAXED, size.relaxed_eps), (theory.DEPLOYED, size.deployed_eps)):
         rows = theory.vulnerability_rows(item, profile, which)
         assert len(rows) == len(levels) * size.samples and set(rows.network_is) == {which}
-        assert rows.value.between(0, 1).all() and rows.model.eq(item.network.label).all()
+        assert rows.value.between(0, 1).all() and rows.model.eq(item.label).all()
     ranking, dose = theory.ranking_rows(item, profile), theory.dose_rows(item, profile)
     assert len(ranking) == size.ranked
     # More coordinates never make the worst case smaller.
@@ -65,6 +66,6 @@ def test_certificates_are_stored_and_come_back_as_they_were(profile, monkeypatch
 
 def test_every_profile_has_its_sizes_and_the_headline_eps():
     for name in PROFILES:
-        size = theory.sizes_of(get_profile(name))
+        size = theory_size(name)
         assert 6 in size.deployed_eps and min(size.deployed_eps) < 0.001 and size.shares[-1] == 1
         assert size.samples <= size.ranked and size.draws >= 4
