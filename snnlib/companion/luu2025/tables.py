@@ -6,7 +6,7 @@ import pandas as pd
 
 from snnlib.companion.measure.attacked import AUTHORS, IMAGE
 from snnlib.companion.measure.networks import TrainedNetwork, build_recipe
-from snnlib.companion.measure.rows import clean_accuracy, robust_accuracy
+from snnlib.companion.measure.rows import clean_accuracy, mean_and_range, robust_accuracy
 from snnlib.companion.published import NOT_AVAILABLE, load_reference
 from snnlib.companion.sizes import Profile
 
@@ -52,7 +52,7 @@ def recipe_beside_authors(item: TrainedNetwork, profile: Profile) -> pd.DataFram
 
 
 def headline_accuracies(rows: pd.DataFrame) -> pd.DataFrame:
-    """Accuracy without attack ("none") and under each, as shares: mean and standard deviation over the seeds.
+    """Accuracy without attack ("none") and under each, as shares: mean over the seeds.
 
     rows: of `luu2025.headline_rows`. images: per seed.
     """
@@ -62,7 +62,7 @@ def headline_accuracies(rows: pd.DataFrame) -> pd.DataFrame:
     each = pd.concat([clean.assign(attack="none", eps=0.0, steps=0), robust], ignore_index=True)
     columns = {
         "mean": ("accuracy", "mean"),
-        "deviation": ("accuracy", lambda values: values.std(ddof=0)),
+        "shown": ("accuracy", mean_and_range),
         "seeds": ("seed", "nunique"),
         "images": ("samples", "max"),
     }
@@ -72,7 +72,7 @@ def headline_accuracies(rows: pd.DataFrame) -> pd.DataFrame:
 def beside_published(
     table: str, measured: pd.DataFrame, *, extra: tuple[str, ...] = (), not_run: str = NOT_RUN
 ) -> pd.DataFrame:
-    """A table of the paper, one row per network: published cells, and ours as mean ± deviation over seeds, in percent.
+    """A table of the paper, one row per network: published cells, and ours as mean [lowest, highest] of the seeds, in percent.
 
     table: its name in the reference `luu2025_tables`. measured: from `headline_accuracies`. extra: labels of our
     networks that the paper's configurations do not have; they follow as rows of their own. not_run: what stands in
@@ -110,12 +110,8 @@ def _measured(measured: pd.DataFrame, label: str, not_run: str) -> dict[str, str
     mine = measured[measured.model == label].set_index(["threat_model", "attack"])
     if mine.empty:
         return {**dict.fromkeys(OURS, not_run), "seeds × images": ""}
-    line = {name: _percent(mine.loc[place, "mean"], mine.loc[place, "deviation"]) for name, place in OURS.items()}
+    line = {name: mine.loc[place, "shown"] for name, place in OURS.items()}
     return {**line, "seeds × images": f"{mine.seeds.iloc[0]} × {mine.images.iloc[0]}"}
-
-
-def _percent(mean: float, deviation: float) -> str:
-    return f"{100 * mean:.1f} ± {100 * deviation:.1f}"
 
 
 def competitor_table() -> pd.DataFrame:

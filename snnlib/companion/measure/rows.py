@@ -124,6 +124,12 @@ def wilson_interval(successes: int, total: int, quantile: float = NORMAL_QUANTIL
     return low, high
 
 
+def mean_and_range(shares: Sequence[float]) -> str:
+    """Mean of the seeds in percent and, in brackets, the lowest and the highest of them."""
+    percent = 100 * np.asarray(shares, dtype=float)
+    return f"{percent.mean():.1f} [{percent.min():.1f}, {percent.max():.1f}]"
+
+
 def robust_accuracy(rows: pd.DataFrame, by: Sequence[str] = ()) -> pd.DataFrame:
     """Share of samples that no row broke: per-sample worst case over everything that is not in `by`.
 

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping
 import pandas as pd
 
 from snnlib.companion.measure.networks import Network, TrainedNetwork, build_recipe
+from snnlib.companion.measure.rows import mean_and_range
 from snnlib.companion.ozdenizci2024.networks import ann_network, end_to_end_network, finetune_recipe
 from snnlib.companion.published import NOT_AVAILABLE, load_reference
 from snnlib.companion.sizes import ConversionSize, conversion_size
@@ -32,15 +33,15 @@ def columns_of(levels: Iterable[int]) -> list[str]:
 
 
 def accuracy_table(by_attack: Mapping[str, pd.DataFrame], levels: Iterable[int]) -> pd.DataFrame:
-    """One row per network: accuracies in percent as mean ± standard deviation over the seeds, and number of seeds.
+    """One row per network: accuracies in percent, mean [lowest, highest] of the seeds, and number of seeds.
 
     by_attack: for each key of `ATTACKS` the table of `by_network`. SNNs under the ensemble and ANNs under the plain
     attack may stand in the same table: `model` tells them apart.
     """
     first = next(iter(by_attack.values()))
-    cells = {"clean": _mean_and_deviation(first, "clean")}
+    cells = {"clean": _over_seeds(first, "clean")}
     for attack, name in ATTACKS.items():
-        cells |= {f"{name} {level}/255": _mean_and_deviation(by_attack[attack], level) for level in levels}
+        cells |= {f"{name} {level}/255": _over_seeds(by_attack[attack], level) for level in levels}
     table = pd.DataFrame(cells)[columns_of(levels)].assign(seeds=first.groupby("model", sort=False).seed.nunique())
     return table.rename_axis("network").reset_index()
 
@@ -118,10 +119,8 @@ def _settings(size: ConversionSize) -> dict[tuple[str, str], str]:
     return settings
 
 
-def _mean_and_deviation(table: pd.DataFrame, column: object) -> pd.Series:
-    groups = table.groupby("model", sort=False)[column]
-    mean, deviation = 100 * groups.mean(), 100 * groups.std(ddof=0)
-    return mean.map("{:.1f}".format) + " ± " + deviation.map("{:.1f}".format)
+def _over_seeds(table: pd.DataFrame, column: object) -> pd.Series:
+    return table.groupby("model", sort=False)[column].agg(mean_and_range)
 
 
 def _level(eps255: float) -> str:
