@@ -72,7 +72,8 @@ def headline_accuracies(rows: pd.DataFrame) -> pd.DataFrame:
 def beside_published(
     table: str, measured: pd.DataFrame, *, extra: tuple[str, ...] = (), not_run: str = NOT_RUN
 ) -> pd.DataFrame:
-    """A table of the paper, one row per network: published cells, and ours as mean [lowest, highest] of the seeds, in percent.
+    """A table of the paper, one row per network: published cells, and ours in percent: mean [lowest, highest]
+    of the seeds.
 
     table: its name in the reference `luu2025_tables`. measured: from `headline_accuracies`. extra: labels of our
     networks that the paper's configurations do not have; they follow as rows of their own. not_run: what stands in
