@@ -104,7 +104,7 @@ def check_finite(tensors: Mapping[str, Tensor], where: str) -> None:
     """Errors: InputError naming a tensor with NaN or infinity, which a spike would hide, or a negative variance."""
     for name, value in tensors.items():
         if value.is_floating_point() and not value.isfinite().all():
-            raise InputError(f"{where}: {name} contains NaN or infinity; expected finite weights; its training failed, train again")
+            raise InputError(f"{where}: {name} contains NaN or infinity; expected finite weights; train again")
         if name.endswith("running_var") and value.amin() < 0:
             raise InputError(f"{where}: {name} contains {value.amin():.3g}; expected variances of 0 or more")
 

@@ -167,8 +167,10 @@ def test_a_configuration_of_other_types_is_one_line(tmp_path, content, message):
 TEXTS = st.sampled_from(["", "max", "phase", "atan", "7x7", "x(y"])
 LEAVES = st.none() | st.booleans() | st.integers(-2, 9) | st.floats(-2, 2) | TEXTS
 NESTED = st.lists(LEAVES, max_size=2) | st.dictionaries(st.just("a"), LEAVES)
-NAMES = """pool encoder leak threshold surrogate reset stem connection seed bias in_channels detach_reset spiking dropout
-trainable_threshold threshold_floor encoder_gradient colour""".split()
+NAMES = [
+    *("pool", "encoder", "leak", "threshold", "surrogate", "reset", "stem", "connection", "seed", "bias"),
+    *("in_channels", "detach_reset", "spiking", "dropout", "trainable_threshold", "threshold_floor", "colour"),
+]
 
 
 @settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
