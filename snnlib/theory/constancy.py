@@ -94,12 +94,10 @@ class _Trace:
 class _Follower(TorchDispatchMode):
     """Knows every tensor that was made of the input without passing the first neuron, whatever it was made by."""
 
-    encoder: nn.Module | None
     neuron: LIF | None = None
-    currents: Tensor | None = None
+    end: _Step | None = None
     before: _Trace | None = None
     bypass: str = ""
-    inside: int = 0
     traces: dict[int, _Trace] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -107,7 +105,7 @@ class _Follower(TorchDispatchMode):
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
         out = func(*args, **(kwargs or {}))
-        traces = [] if self.inside else self._of(args, kwargs)
+        traces = self.of((args, kwargs))
         if traces:
             name = func.overloadpacket.__name__
             odd = next((trace.odd for trace in traces if trace.odd), "" if name in MOVES else name)
@@ -124,27 +122,21 @@ class _Follower(TorchDispatchMode):
     def note(self, what: str) -> None:
         self.bypass = self.bypass or BYPASS.format(what=what)
 
-    def enter(self, module: nn.Module, arguments: tuple) -> None:
-        self.inside += 1
-
     def leave(self, module: nn.Module, arguments: tuple, named: dict, output: Tensor) -> None:
-        self.inside -= 1
+        """After a layer: it was one step of the path, whatever it is made of. After the first neuron: a new start."""
         arguments = (*arguments, *named.values())
-        traces = [] if self.inside else self._of(arguments, None)
+        traces = self.of(arguments)
         if not traces:
             return
         given, trace = arguments[0], traces[0]
-        if isinstance(module, LIF) and self.neuron is None:
-            self.neuron, self.currents, self.before = module, given, trace
-        elif module is self.encoder:
-            self.mark(output, trace.steps, trace.odd)
-        elif isinstance(module, LIF):
-            self.mark(output, odd=type(module).__name__)
-        else:
+        if not isinstance(module, LIF):
             self.mark(output, (*trace.steps, _Step(module, given, output)), trace.odd)
+        elif self.neuron is None:
+            self.neuron, self.before, self.end = module, trace, _Step(module, given, output)
+            del self.traces[output.untyped_storage()._cdata]
 
-    def _of(self, args: object, kwargs: object) -> list[_Trace]:
-        leaves = (leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, Tensor))
+    def of(self, values: object) -> list[_Trace]:
+        leaves = (leaf for leaf in tree_leaves(values) if isinstance(leaf, Tensor))
         found = (self.traces.get(leaf.untyped_storage()._cdata) for leaf in leaves)
         return [trace for trace in found if trace is not None]
 
@@ -157,10 +149,9 @@ def _followed(model: nn.Module, images: Tensor, space: str) -> _Follower:
         start = model.encoder(start)
     # Random numbers: on bits, or on an image that is all zeros, maps that are not affine may look so.
     start = torch.rand(start.shape, generator=generator, dtype=torch.float64).to(start)
-    follower = _Follower(getattr(model, "encoder", None))
-    parts = [part for part in model.modules() if isinstance(part, (*LAYERS, LIF)) or part is follower.encoder]
-    handles = [part.register_forward_pre_hook(follower.enter, prepend=True) for part in parts]
-    handles += [part.register_forward_hook(follower.leave, with_kwargs=True) for part in parts]
+    follower = _Follower()
+    parts = [part for part in model.modules() if isinstance(part, (*LAYERS, LIF))]
+    handles = [part.register_forward_hook(follower.leave, with_kwargs=True) for part in parts]
     follower.mark(start)
     try:
         with follower:
@@ -171,7 +162,7 @@ def _followed(model: nn.Module, images: Tensor, space: str) -> _Follower:
     if follower.neuron is None:
         raise NoRadius(f"no neuron of the {type(model).__name__} ran on the input; expected one in its forward pass")
     _check_path(follower, start)
-    for trace in follower._of(logits, None):
+    for trace in follower.of(logits):
         follower.note(trace.odd or "a layer")
     return follower
 
@@ -193,8 +184,10 @@ def _check_path(follower: _Follower, start: Tensor) -> None:
         if not torch.allclose(step.output, expected, rtol=1e-4, atol=1e-5 * float(expected.abs().amax())):
             raise NoRadius(f"{type(step.layer).__name__} does not compute what its weights say; remove its hooks")
         came = step.output
-    if not _same_values(came, follower.currents):
+    if not _same_values(came, follower.end.given):
         raise NoRadius(f"the input of {type(follower.neuron).__name__} is rearranged before it arrives")
+    if not torch.equal(follower.end.output, follower.neuron.forward(follower.end.given)):
+        raise NoRadius(f"{type(follower.neuron).__name__} does not send what it computes; remove its hooks")
 
 
 def _currents(model: nn.Module, neuron: LIF, start: Tensor, space: str) -> Tensor:

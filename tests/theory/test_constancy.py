@@ -118,7 +118,7 @@ class Beside(nn.Module):
         self.around, self.neuron, self.other = around, LIF(leak=1.0), LIF(leak=1.0)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        z = self.first(x)
+        z = self.seen = self.first(x)
         return self.last(self.neuron(z[None])[0] + self.around(self, x, z))
 
 
@@ -166,8 +166,10 @@ def test_a_shortcut_that_reads_spikes_goes_around_nothing():
     [
         lambda net: setattr(net.neuron, "rule", lambda layer, currents: currents),
         lambda net: net.first.register_forward_hook(lambda *call: 2 * call[2]),
+        lambda net: net.neuron.register_forward_hook(lambda _, arguments, spikes: spikes + arguments[0]),
+        lambda net: net.last.register_forward_hook(lambda _, __, logits: logits + net.seen),
     ],
-    ids=["rule", "hook"],
+    ids=["rule", "hook of a layer", "hook of the neuron", "hook behind the neuron"],
 )
 def test_a_network_that_is_not_what_its_weights_say_is_refused(change):
     model = Beside(lambda net, x, z: torch.zeros(len(x), 3).double())
