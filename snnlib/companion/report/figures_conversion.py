@@ -40,7 +40,7 @@ def training_and_robustness(
     accuracy_curve(right, under_attack, y="accuracy", by="model", chance=1 / classes, legend=False)
     right.set(title=f"PGD, {steps} steps", ylabel="test accuracy (%)", xticks=sorted(points.eps255.unique()))
     legend_below(fig, right, columns=5)
-    marks = f"{validation} validation images left; {_counts(test, attacked)} right; {under_attack.interval.iloc[0]}"
+    marks = f"left: {validation} validation images; right: {_counts(test, attacked)}; {under_attack.interval.iloc[0]}"
     caption(fig, points, images=0, marks=marks)
     return fig
 
