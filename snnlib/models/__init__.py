@@ -2,6 +2,7 @@
 
 from snnlib.models.build import MODEL_NAMES, Model, build_model, parameter_count
 from snnlib.models.convertible import MixedBranches, spiking_layers
+from snnlib.models.convolution import unsafe_convolutions
 from snnlib.models.released import released, released_card, released_names
 from snnlib.models.saved import load, save
 
@@ -17,4 +18,5 @@ __all__ = [
     "released_names",
     "save",
     "spiking_layers",
+    "unsafe_convolutions",
 ]

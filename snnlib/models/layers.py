@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from snnlib.errors import InputError
+from snnlib.models.convolution import Conv2d
 
 NeuronFactory = Callable[[], nn.Module]
 
@@ -52,24 +52,6 @@ def stem_convolution(kind: str, in_channels: int, out_channels: int) -> nn.Conv2
     if kind == "3x3":
         return nn.Conv2d(in_channels, out_channels, kernel_size=3, stride=1, padding=1, bias=False)
     raise InputError(f"stem is {kind!r}; expected '7x7' or '3x3'; choose one of these")
-
-
-class Conv2d(nn.Conv2d):
-    """`nn.Conv2d` that leaves out the taps which only ever meet padding.
-
-    With a single output position, as in the last stage of a ResNet on 32x32 images, a 3x3 kernel on a 1x1 map touches
-    the image with its centre alone: the other taps add zeros and get zero gradients, at nine times the cost.
-    """
-
-    def forward(self, x: Tensor) -> Tensor:
-        height, width = x.shape[-2:]
-        (kernel, _), (pad, _), (stride, _) = self.kernel_size, self.padding, self.stride
-        one_position = height == width and height + 2 * pad - kernel < stride
-        if not one_position or pad == 0 or self.groups != 1 or self.dilation != (1, 1):
-            return super().forward(x)
-        reach = min(kernel - pad, height)
-        taps = self.weight[:, :, pad : pad + reach, pad : pad + reach]
-        return F.conv2d(x[..., :reach, :reach], taps, self.bias)
 
 
 def conv3x3(in_channels: int, out_channels: int, stride: int = 1, *, bias: bool = False) -> Conv2d:
