@@ -3,9 +3,8 @@
 Tables: `luu2025_tables` (results of Luu et al. 2025, cells that we could not read stay empty), `luu2025_setup`
 (their settings as released), `schmolli2025_tables` (the follow-up of Özdenizci & Legenstein 2024, whose own tables
 were not available to us; sparse networks unless a row says dense), `competitors` (independent references, not from
-Luu et al.), `sources` (key to address). Accuracies are in percent, as printed
-(100 minus the attack success where a row's note says so); `eps255` and `step255` are in 1/255 of
-the pixel range.
+Luu et al.), `sources` (key to address). Accuracies are in percent, as printed (100 minus the attack success where a
+row's note says so); `eps255` and `step255` are in 1/255 of the pixel range.
 """
 
 from __future__ import annotations
