@@ -1,15 +1,22 @@
-"""Process settings: allocator, threads, determinism.
+"""Process settings: allocator, threads, determinism, device.
+
+Importing the library changes none of them. `apply_process_settings()` does; the command lines, the sizes of a profile
+and `make_deterministic` call it.
 
 **Allocator.** glibc serves large blocks with `mmap` and hands them back to the kernel on `free`. A PyTorch tensor
 of a few megabytes is therefore faulted in page by page each time an operation allocates its result, and on a CPU
 that costs more than the arithmetic. Raising the mmap and trim thresholds keeps freed blocks inside the process, so
 that the next step finds warm pages. `allocation_cost()` measures the effect; `SNNLIB_KEEP_MALLOC=1` leaves glibc alone.
 
-**Threads.** One OpenMP thread per core that this process may use. The count is part of a result's identity (the
-order of a sum depends on it), so it is fixed once, by `SNNLIB_THREADS`, `OMP_NUM_THREADS` or the cores at hand. It is
-no part of an artifact's name: what another machine made is reused, and rows and manifest say which device made it.
-Idle threads go to sleep soon (`GOMP_SPINCOUNT`, unless it or `OMP_WAIT_POLICY` is set): GNU OpenMP's threads otherwise
-spin for about a millisecond, and two busy processes on two cores then slow each other down many times over.
+**Threads.** Exactly two, on every machine, unless `SNNLIB_THREADS` or `OMP_NUM_THREADS` asks for another count. The
+order of a sum depends on the count, spikes amplify its rounding, and trained networks then differ: the same bytes need
+the same count, PyTorch version and kind of processor. The count is no part of a result's name: what another count made
+is reused, and says by which it was made. Idle threads go to sleep soon (`GOMP_SPINCOUNT`, unless it or
+`OMP_WAIT_POLICY` is set): GNU OpenMP's threads otherwise spin for about a millisecond, and two busy processes on two
+cores then slow each other down many times over.
+
+**CUDA.** TensorFloat-32 is off, in convolutions too, where PyTorch has it on: its 10 bits of mantissa move a membrane
+across its threshold. cuBLAS gets the workspace that its deterministic mode asks for; it is read when CUDA starts.
 """
 
 from __future__ import annotations
@@ -17,13 +24,19 @@ from __future__ import annotations
 import ctypes
 import os
 import platform
+import re
 import subprocess
 import sys
 import time
 from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING
 
 from snnlib.errors import InputError
 
+if TYPE_CHECKING:
+    import torch
+
+THREADS = 2
 M_TRIM_THRESHOLD = -1  # glibc <malloc.h>
 M_MMAP_THRESHOLD = -3
 MMAP_THRESHOLD_BYTES = 1 << 30
@@ -59,64 +72,95 @@ def keep_freed_memory() -> str:
 
 
 def thread_count() -> int:
-    """Threads for this process: `SNNLIB_THREADS`, else `OMP_NUM_THREADS`, else the cores that it may run on."""
+    """Threads for this process: `SNNLIB_THREADS`, else `OMP_NUM_THREADS`, else `THREADS` on every machine."""
     for variable in ("SNNLIB_THREADS", "OMP_NUM_THREADS"):
         text = os.environ.get(variable)
         if text:
             if not text.isdecimal() or int(text) < 1:
                 raise InputError(f"{variable} is {text!r}; expected a whole number of at least 1; unset it or use 1")
             return int(text)
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else (os.cpu_count() or 1)
+    return THREADS
+
+
+def let_idle_threads_sleep() -> None:
+    """Has an effect before PyTorch is imported: its OpenMP library reads the variables once, when it is loaded."""
+    if "OMP_WAIT_POLICY" not in os.environ:
+        os.environ.setdefault("GOMP_SPINCOUNT", SPINS_BEFORE_SLEEP)
 
 
 def apply_process_settings() -> ProcessSettings:
-    """Apply allocator and thread settings once; later calls return what was done."""
+    """Apply allocator, thread and CUDA settings once, before CUDA is used; later calls return what was done.
+
+    Errors: InputError for a thread count in the environment that is none.
+    """
     global _applied
     if _applied is None:
-        if "OMP_WAIT_POLICY" not in os.environ:  # both are read once, when the OpenMP library is loaded
-            os.environ.setdefault("GOMP_SPINCOUNT", SPINS_BEFORE_SLEEP)
+        threads = thread_count()
+        let_idle_threads_sleep()
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
         import torch
 
-        threads = thread_count()
         torch.set_num_threads(threads)
+        torch.backends.cudnn.allow_tf32 = False
+        torch.set_float32_matmul_precision("highest")
         _applied = ProcessSettings(allocator=keep_freed_memory(), threads=threads)
     return _applied
 
 
 def make_deterministic(seed: int) -> None:
-    """Seed Python's, NumPy's and PyTorch's global generators and refuse operations that are not deterministic."""
+    """Apply the process settings, seed Python's, NumPy's and PyTorch's global generators and refuse operations that
+    are not deterministic.
+    """
     import random
 
     import numpy as np
     import torch
 
+    apply_process_settings()
     random.seed(seed)
     np.random.seed(seed % 2**32)
     torch.manual_seed(seed)
-    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     torch.backends.cudnn.benchmark = False
     torch.use_deterministic_algorithms(True)
 
 
 def default_device() -> str:
-    """`SNNLIB_DEVICE` if set, else "cuda" where a CUDA device answers, else "cpu"."""
+    """`SNNLIB_DEVICE` ("cpu", "cuda", "cuda:1", "mps") if set, else "cuda" where a CUDA device answers, else "cpu".
+
+    Never "mps" by itself: Metal knows no float64, and not every operation in a fixed order.
+    """
     import torch
 
     wanted = os.environ.get("SNNLIB_DEVICE")
-    if wanted not in (None, "", "cpu", "cuda"):
-        raise InputError(f"SNNLIB_DEVICE is {wanted!r}; expected 'cpu' or 'cuda'; unset it to choose automatically")
-    if wanted == "cuda" and not torch.cuda.is_available():
-        raise InputError("SNNLIB_DEVICE is 'cuda' but PyTorch sees no CUDA device; unset it or set it to 'cpu'")
-    return wanted or ("cuda" if torch.cuda.is_available() else "cpu")
+    if wanted:
+        return check_device("SNNLIB_DEVICE", wanted)
+    return "cuda" if torch.cuda.is_available() else "cpu"
 
 
-def describe_device(device: str | None = None) -> str:
+def check_device(name: str, wanted: str) -> str:
+    """Return `wanted`. name: of the variable or option that asks. Errors: InputError unless the device is here."""
+    import torch
+
+    if not re.fullmatch(r"cpu|mps|cuda(:[0-9]{1,3})?", wanted):
+        raise InputError(f"{name} is {wanted!r}; expected cpu, cuda, cuda:1 or mps; leave it out to choose by itself")
+    kind, _, index = wanted.partition(":")
+    if kind == "mps" and not torch.backends.mps.is_available():
+        raise InputError(f"{name} is 'mps' but PyTorch sees no Metal device; leave it out or use cpu")
+    devices = torch.cuda.device_count() if kind == "cuda" and torch.cuda.is_available() else 0
+    if kind == "cuda" and int(index or 0) >= devices:
+        raise InputError(f"{name} is {wanted!r} but PyTorch sees {devices} CUDA devices; leave it out or use cpu")
+    return wanted
+
+
+def describe_device(device: str | torch.device | None = None) -> str:
     """One line that names the hardware which made a result, for manifests and tables."""
     import torch
 
-    if (device or default_device()) == "cuda":
-        return f"cuda: {torch.cuda.get_device_name()}"
-    return f"cpu: {platform.machine()}, {apply_process_settings().threads} threads"
+    device = str(device or default_device())
+    if device.startswith("cuda"):
+        return f"{device}: {torch.cuda.get_device_name(device)}"
+    threads = f", {apply_process_settings().threads} threads" if device == "cpu" else ""
+    return f"{device}: {platform.machine()}{threads}"
 
 
 def allocation_cost(megabytes: int = 64, repeats: int = 7) -> float:
@@ -140,7 +184,7 @@ def allocation_cost_by_default() -> float:
     """`allocation_cost` in a fresh process that leaves glibc's allocator alone."""
     environment = {name: value for name, value in os.environ.items() if not name.startswith("MALLOC_")}
     answer = subprocess.run(
-        [sys.executable, "-c", "from snnlib import runtime; print(runtime.allocation_cost())"],
+        [sys.executable, "-c", "from snnlib import runtime; runtime.apply_process_settings(); print(runtime.allocation_cost())"],
         env={**environment, "SNNLIB_KEEP_MALLOC": "1"},
         capture_output=True,
         text=True,

@@ -10,8 +10,10 @@ import pytest
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 
 from snnlib.companion import paths
+from snnlib.runtime import apply_process_settings
 
 REPOSITORY = Path(__file__).resolve().parent.parent
+apply_process_settings()
 
 
 @pytest.fixture

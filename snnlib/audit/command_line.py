@@ -20,13 +20,13 @@ from safetensors.torch import load_file
 
 from snnlib.attacks import Budget
 from snnlib.audit import EFFORTS, audit
-from snnlib.audit.page import audit_page
-from snnlib.companion.runner.run import OneLineParser
+from snnlib.commands import OneLineParser, exit_code
 from snnlib.data import ImageSet, load_images
 from snnlib.data.images import DATA_SETS
 from snnlib.errors import InputError
 from snnlib.files import write_atomic
 from snnlib.models import Model, build_model
+from snnlib.optional import needs
 from snnlib.runtime import apply_process_settings, default_device
 
 CHECKPOINT_PREFIX = "model/"
@@ -54,15 +54,14 @@ def parse_arguments(arguments: list[str] | None) -> argparse.Namespace:
 
 def main(arguments: list[str] | None = None) -> int:
     """Exit code 0 for a written report, whatever its verdict; 2 for input that does not fit, in one line."""
-    try:
-        return run_audit(parse_arguments(arguments))
-    except InputError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+    return exit_code(lambda: run_audit(parse_arguments(arguments)))
 
 
 def run_audit(options: argparse.Namespace) -> int:
     """Load, audit, write. Raises InputError before anything is written."""
+    needs("matplotlib", extra="report")
+    from snnlib.audit.page import audit_page
+
     apply_process_settings()
     budget = Budget(read_eps(options.eps), norm=options.norm)
     device = default_device()

@@ -22,8 +22,9 @@ import torch
 import torch.nn.functional as F
 
 from snnlib.bench.contenders import LIF_CONTENDERS, STEP_CONTENDERS
+from snnlib.commands import OneLineParser, exit_code
 from snnlib.errors import InputError
-from snnlib.runtime import apply_process_settings, default_device, describe_device
+from snnlib.runtime import apply_process_settings, check_device, default_device, describe_device
 
 LIF_SHAPES = ((4, 64, 32, 32, 32), (8, 32, 32, 32, 32), (10, 16, 64, 32, 32))
 SMALL_LIF_SHAPES = ((4, 4, 8, 16, 16),)
@@ -36,7 +37,7 @@ TENSORS_MOVED = 5
 
 
 def _finish(device: str) -> None:
-    if device == "cuda":
+    if device.startswith("cuda"):
         torch.cuda.synchronize()
 
 
@@ -173,7 +174,7 @@ def _peak_resident_mib() -> float:
 
 def _own_peak_memory(name: str, sizes: dict[str, int], device: str) -> float:
     step = training_step(name, **sizes, device=device)
-    cuda = device == "cuda"
+    cuda = device.startswith("cuda")
     if cuda:
         torch.cuda.reset_peak_memory_stats()
     before = torch.cuda.memory_allocated() / (1 << 20) if cuda else _peak_resident_mib()
@@ -192,25 +193,27 @@ def bench(rounds: int, device: str, small: bool = False) -> pd.DataFrame:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="python -m snnlib.bench", description=__doc__)
+    return exit_code(lambda: run_bench(arguments))
+
+
+def run_bench(arguments: list[str] | None) -> int:
+    """Measure and print. Errors: InputError for an option that does not fit."""
+    parser = OneLineParser(prog="python -m snnlib.bench", description=__doc__)
     parser.add_argument("--rounds", type=int, default=15, help="measured rounds per contender")
-    parser.add_argument("--device", choices=("cpu", "cuda"), default=None)
+    parser.add_argument("--device", help="cpu, cuda, cuda:1 or mps; chosen automatically without it")
     parser.add_argument("--small", action="store_true", help="sizes that take seconds")
     parser.add_argument("--peak-memory", choices=sorted(STEP_CONTENDERS), help=argparse.SUPPRESS)
     for key in STEP:
         parser.add_argument(f"--{key.replace('_', '-')}", type=int, default=STEP[key], help=argparse.SUPPRESS)
     options = parser.parse_args(arguments)
-    try:
-        if options.rounds < 1:
-            raise InputError(f"--rounds is {options.rounds}; expected at least 1; use e.g. --rounds 15")
-        device = options.device or default_device()
-        if options.peak_memory:
-            print(_own_peak_memory(options.peak_memory, {key: getattr(options, key) for key in STEP}, device))
-            return 0
-        print(bench(options.rounds, device, options.small).to_string(index=False, float_format="%.3g"))
-    except InputError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+    apply_process_settings()
+    if options.rounds < 1:
+        raise InputError(f"--rounds is {options.rounds}; expected at least 1; use e.g. --rounds 15")
+    device = check_device("--device", options.device) if options.device else default_device()
+    if options.peak_memory:
+        print(_own_peak_memory(options.peak_memory, {key: getattr(options, key) for key in STEP}, device))
+        return 0
+    print(bench(options.rounds, device, options.small).to_string(index=False, float_format="%.3g"))
     return 0
 
 

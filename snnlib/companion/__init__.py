@@ -3,6 +3,6 @@
 Only the notebooks and `run_all.sh` need it; the library never imports it.
 """
 
-from snnlib.runtime import apply_process_settings
+from snnlib.runtime import let_idle_threads_sleep
 
-apply_process_settings()
+let_idle_threads_sleep()

@@ -1,37 +1,42 @@
 """Where things live: notebooks, figures, artifacts.
 
 `ROOT` is the environment variable `SNNLIB_HOME`, else the repository of an editable install, else the working
-directory. It is decided once, when this module is imported. Write `paths.ARTIFACTS`, not
+directory; `NOTEBOOKS`, `FIGURES` and `ARTIFACTS` lie in it. They are decided at first use and not while this module is
+imported, so that a command can say in one line what is wrong with the variable. Write `paths.ARTIFACTS`, not
 `from snnlib.companion.paths import ARTIFACTS`, so that a test can point it elsewhere.
 """
 
 from __future__ import annotations
 
 import os
+import sys
 from pathlib import Path
 
 from snnlib.errors import InputError
+from snnlib.files import user_path
 
+_places = sys.modules[__name__]
+FOLDERS = ("NOTEBOOKS", "FIGURES", "ARTIFACTS")
 PROFILE_NAMES = ("smoke", "quick", "night", "paper")
+
+
+def __getattr__(name: str) -> Path:
+    if name not in ("ROOT", *FOLDERS):
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    found = _find_root() if name == "ROOT" else _places.ROOT / name.lower()
+    setattr(_places, name, found)
+    return found
 
 
 def _find_root() -> Path:
     home = os.environ.get("SNNLIB_HOME")
     if home:
-        folder = Path(home).expanduser()
+        folder = user_path(home)
         if not folder.is_dir():
-            raise InputError(
-                f"SNNLIB_HOME is {home!r}; expected an existing folder; create it or unset the variable"
-            )
+            raise InputError(f"SNNLIB_HOME is {home!r}; expected an existing folder; create it or unset the variable")
         return folder.resolve()
     repository = Path(__file__).resolve().parents[2]
     return repository if (repository / "notebooks").is_dir() else Path.cwd()
-
-
-ROOT = _find_root()
-NOTEBOOKS = ROOT / "notebooks"
-FIGURES = ROOT / "figures"
-ARTIFACTS = ROOT / "artifacts"
 
 
 def check_profile(profile: str) -> str:
@@ -48,14 +53,14 @@ def figures_dir(profile: str) -> Path:
 
 def published_dir(profile: str) -> Path:
     """Folder of a profile's committed figures and tables, written by `run_all.sh --publish`: `figures/<profile>`."""
-    return FIGURES / check_profile(profile)
+    return _places.FIGURES / check_profile(profile)
 
 
 def runs_dir(profile: str) -> Path:
     """Folder of a profile's executed notebooks, stamps and timings: `artifacts/<profile>`."""
-    return ARTIFACTS / check_profile(profile)
+    return _places.ARTIFACTS / check_profile(profile)
 
 
 def lock_path(name: str) -> Path:
     """Lock file for a shared file of the given name, for `snnlib.files.file_lock`."""
-    return ARTIFACTS / "locks" / f"{name}.lock"
+    return _places.ARTIFACTS / "locks" / f"{name}.lock"

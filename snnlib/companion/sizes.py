@@ -17,6 +17,7 @@ import pandas as pd
 from snnlib.attacks.ensemble import MEMBERS
 from snnlib.audit.run import STRONGEST_MEMBERS
 from snnlib.companion.paths import PROFILE_NAMES, check_profile
+from snnlib.runtime import apply_process_settings
 
 
 @dataclass(frozen=True)
@@ -271,7 +272,11 @@ TABLE: dict[str, tuple] = {
 
 
 def get_profile(name: str) -> Profile:
-    """The sizes that all chapters share. Raises InputError for an unknown profile, as all functions here."""
+    """The sizes that all chapters share; asking for them applies the process settings, which decide numbers as they do.
+
+    Raises InputError for an unknown profile, as all functions here.
+    """
+    apply_process_settings()
     return _built(Profile, "profile", name, name=name)
 
 

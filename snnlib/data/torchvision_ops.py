@@ -8,13 +8,14 @@ declare the two schemas first.
 
 from __future__ import annotations
 
-import importlib
 import importlib.util
 import sys
 from importlib.machinery import PathFinder
 from types import ModuleType
 
 import torch
+
+from snnlib.optional import needs
 
 MISSING_OPERATORS = ("nms", "qnms")
 _SCHEMA = "{name}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor"
@@ -27,11 +28,11 @@ def import_torchvision() -> ModuleType:
     """Import torchvision, declaring the operator schemas it misses, and return the module.
 
     The declared operators have no kernels: calling them fails, as it does in torchvision itself then.
-    Raises ImportError where torchvision is not installed.
+    Raises InputError where torchvision is not installed.
     """
     if "torchvision" not in sys.modules and not _load_compiled_operators():
         _declare_missing_operators()
-    return importlib.import_module("torchvision")
+    return needs("torchvision", extra="data")
 
 
 def _load_compiled_operators() -> bool:

@@ -15,6 +15,7 @@ from snnlib.data.checked_files import Checksums, download, extract_checked, requ
 from snnlib.data.image_set import ImageSet
 from snnlib.data.torchvision_ops import import_torchvision
 from snnlib.files import temporary_folder
+from snnlib.optional import needs
 
 Originals = tuple[ImageSet, ImageSet, tuple[str, ...]]
 """(training images, test images, class names) as published."""
@@ -64,6 +65,7 @@ def read_svhn(root: Path, dataset_class: type | None = None) -> Originals:
     The `extra` images are not used. The digit 0 has label 0. `dataset_class` is torchvision's SVHN.
     """
     dataset_class = dataset_class or import_torchvision().datasets.SVHN
+    needs("scipy.io", extra="data")  # torchvision reads the files with it
     splits = []
     for split in ("train", "test"):
         url, name, md5 = dataset_class.split_list[split]

@@ -13,13 +13,13 @@ from statistics import NormalDist
 import numpy as np
 import pandas as pd
 import torch
-from scipy import stats
 from torch import Tensor, nn
 
 from snnlib.attacks.budget import Budget
 from snnlib.attacks.inputs import check_count, check_inputs
 from snnlib.attacks.keyed_noise import KeyedNoise
 from snnlib.errors import InputError
+from snnlib.optional import needs
 from snnlib.theory.bounds import poisson_distance, poisson_l1_radius
 from snnlib.training.accuracy import evaluating
 
@@ -33,7 +33,7 @@ def clopper_pearson_low(successes: np.ndarray, draws: int, alpha: float) -> np.n
     **Source:** Clopper & Pearson 1934; the use here: Cohen et al. 2019, section 3.2.2.
     """
     successes = np.asarray(successes)
-    inner = stats.beta.ppf(alpha, np.maximum(successes, 1), draws - successes + 1)
+    inner = needs("scipy.stats", extra="theory").beta.ppf(alpha, np.maximum(successes, 1), draws - successes + 1)
     return np.where(successes == 0, 0.0, inner)
 
 

@@ -304,7 +304,7 @@ def report(name: str) -> str:
     """The cost of the profile of that name, as text with Markdown tables. Errors: InputError for another one."""
     trainings, attacks = work_of(name)
     device = default_device()
-    unit = "GPU-hours" if device == "cuda" else "hours on this machine"
+    unit = "GPU-hours" if device.startswith("cuda") else "hours on this machine"
     meter = Meter(device, batches=1 if name == "paper" else 3)
     table, ledger = estimated(trainings, attacks, meter), beside_spent(trainings, meter)
     training, attack = (table[table.work.eq("training") == chosen].hours.sum() for chosen in (True, False))

@@ -13,8 +13,9 @@ import re
 import sys
 import time
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
+from snnlib.commands import OneLineParser, exit_code
 from snnlib.companion import paths
 from snnlib.companion.measure.networks import OutOfTime
 from snnlib.companion.measure.store import read_json
@@ -33,16 +34,10 @@ from snnlib.companion.runner.stamps import (
 )
 from snnlib.errors import InputError
 from snnlib.files import file_lock, remove_stale_parts, write_atomic
+from snnlib.runtime import apply_process_settings
 
 UNITS = {"s": 1, "m": 60, "h": 3600}
 RAN, FAILED, LEFT = "ran", "failed", "left for another start"
-
-
-class OneLineParser(argparse.ArgumentParser):
-    """Argument parser whose errors are a single line."""
-
-    def error(self, message: str) -> NoReturn:
-        raise InputError(f"{message}; see --help")
 
 
 def parse_arguments(arguments: list[str] | None) -> argparse.Namespace:
@@ -80,18 +75,14 @@ def parse_arguments(arguments: list[str] | None) -> argparse.Namespace:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    try:
-        return run_series(parse_arguments(arguments))
-    except InputError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("\ninterrupted; the next start continues here", file=sys.stderr)
-        return 130
+    return exit_code(
+        lambda: run_series(parse_arguments(arguments)), interrupted="interrupted; the next start continues here"
+    )
 
 
 def run_series(options: argparse.Namespace) -> int:
     """Do what the options ask; returns the exit code. Raises InputError before anything runs."""
+    apply_process_settings()  # the kernels inherit what it puts into the environment
     profile = paths.check_profile(options.profile)
     if options.dry_run:
         check_dry_run(options)

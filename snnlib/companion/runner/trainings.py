@@ -12,13 +12,13 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 
+from snnlib.commands import OneLineParser, exit_code
 from snnlib.companion.luu2025 import networks as luu2025
 from snnlib.companion.measure.networks import OutOfTime, TrainedNetwork, trained
 from snnlib.companion.measure.release import release, released_keys
 from snnlib.companion.ozdenizci2024 import networks as conversion
-from snnlib.companion.runner.run import OneLineParser, seconds_of
+from snnlib.companion.runner.run import seconds_of
 from snnlib.companion.sizes import conversion_size, get_profile
-from snnlib.errors import InputError
 
 
 def trainings(profile_name: str, data_dir: str | None) -> Iterator[tuple[str, Callable[[], TrainedNetwork]]]:
@@ -45,14 +45,14 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--data-dir", metavar="DIR", help="folder with whole CIFAR-10")
     parser.add_argument("--time-limit", metavar="100m", help="stop cleanly when a further epoch would end later")
     parser.add_argument("--release", action="store_true", help="put finished networks into the package")
-    try:
+
+    def command() -> int:
         options = parser.parse_args(arguments)
         if options.time_limit:
             os.environ["SNNLIB_DEADLINE"] = str(time.time() + seconds_of(options.time_limit))
         return train_all(options.profile, options.data_dir, options.release)
-    except InputError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+
+    return exit_code(command, interrupted="interrupted; the next start continues here")
 
 
 def train_all(profile_name: str, data_dir: str | None, releases: bool) -> int:
