@@ -184,7 +184,7 @@ def allocation_cost_by_default() -> float:
     """`allocation_cost` in a fresh process that leaves glibc's allocator alone."""
     environment = {name: value for name, value in os.environ.items() if not name.startswith("MALLOC_")}
     answer = subprocess.run(
-        [sys.executable, "-c", "from snnlib import runtime; runtime.apply_process_settings(); print(runtime.allocation_cost())"],
+        [sys.executable, "-c", "import snnlib.runtime as r; r.apply_process_settings(); print(r.allocation_cost())"],
         env={**environment, "SNNLIB_KEEP_MALLOC": "1"},
         capture_output=True,
         text=True,

@@ -43,7 +43,7 @@ def load_series(folder: Path) -> dict[str, Notebook]:
     """
     found = [path for path in sorted(folder.glob("[0-9][0-9]_*.ipynb")) if FILE_PATTERN.fullmatch(path.name)]
     if not found:
-        raise InputError(f"no notebooks in {folder}; set SNNLIB_HOME to the folder of a checkout, which has `notebooks`")
+        raise InputError(f"no notebooks in {folder}; set SNNLIB_HOME to a checkout, which has a folder `notebooks`")
     series: dict[str, Notebook] = {}
     for path in found:
         notebook = load_notebook(path)
