@@ -32,8 +32,8 @@ from snnlib.companion.verdicts.rules import (
 from snnlib.companion.verdicts.theorems import correlation
 
 SCENARIOS = {"claim just false": 0, "smallest effect": 1, "twice that": 2}
-"""True values, in smallest effects beyond the effect's goal: a gain of none, of the smallest, of twice that. What is to be
-as good is worse by all that is allowed, equal, or better; a share "at most" is the limit, a quarter of it, none."""
+"""True values, in smallest effects beyond the effect's goal: a gain of none, of the smallest, of twice that. What is to
+be as good is worse by all that is allowed, equal, or better; a share "at most" is the limit, a quarter of it, none."""
 STRICTEST = ALPHA / 6
 """What Holm's method asks of the first of six claims of a paper."""
 TEST_IMAGES = 10_000
