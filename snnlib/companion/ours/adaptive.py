@@ -7,7 +7,6 @@ from dataclasses import replace
 import pandas as pd
 
 from snnlib.attacks.adaptive import FIRST
-from snnlib.attacks.ensemble import MEMBERS
 from snnlib.companion.measure.attacked import Attack, attacked
 from snnlib.companion.measure.networks import TrainedNetwork, attacked_images
 from snnlib.companion.measure.rows import SAMPLE_KEY

@@ -8,8 +8,7 @@ from __future__ import annotations
 import pandas as pd
 
 from snnlib.companion.measure.rows import clean_accuracy, robust_accuracy
-from snnlib.companion.ours.audit import DENSE
-from snnlib.companion.ours.audit_attackers import OWN
+from snnlib.companion.ours.audit import DENSE, OWN
 from snnlib.companion.verdicts.effects import EFFECTS
 from snnlib.companion.verdicts.luu2025 import AVERAGE, DEFENDED, MAX
 from snnlib.companion.verdicts.preconditions import (
@@ -92,6 +91,7 @@ def judge_trade(rows: pd.DataFrame, accuracies: pd.DataFrame) -> Judgement:
         return untestable("L4", f"neither network keeps {FLOOR:.0%} on images at any eps", **_size(rows, MAX))
     tables = standing(_at(rows, "image", level), [MAX, AVERAGE])
     seeds = list(tables[MAX].index)
+    failures = not_learned(accuracies, [MAX, AVERAGE])
     clean = accuracies.pivot(index="seed", columns="model", values="test_accuracy").loc[seeds]
     shares = clean[[AVERAGE]].to_numpy(), clean[[MAX]].to_numpy()
     parts = {
@@ -104,7 +104,7 @@ def judge_trade(rows: pd.DataFrame, accuracies: pd.DataFrame) -> Judgement:
         "",
         seeds=[int(seed) for seed in seeds],
         samples=tables[MAX].shape[1],
-        failures=[*not_learned(accuracies, [MAX, AVERAGE]), *no_room(kept)],
+        failures=[*failures, *no_room(kept)],
         words={
             "L4": f"max minus average pool, standing at {level}/255 on images",
             "L4 clean": "average minus max pool, clean",
@@ -121,7 +121,7 @@ def judge_filled(alone: pd.DataFrame, zeros: pd.DataFrame, seen: pd.DataFrame, a
     tables = {}
     for space in SPACE_NAMES:
         rows = alone[(alone.threat_model == space) & (alone.model == MAX)]
-        own, dense = (standing(rows[rows.attacker == name], [MAX])[MAX] for name in (OWN.label, DENSE))
+        own, dense = (standing(rows[rows.attacker == name], [MAX])[MAX] for name in (OWN, DENSE))
         if not own.index.equals(dense.index):
             raise InputError("the two gradients are of different seeds; expected pairs; run notebook 30 again")
         tables[space] = own, dense

@@ -46,7 +46,7 @@ class Effect:
     def would_count(self) -> str:
         """In words, for tables."""
         side = "below" if self.sign < 0 else "above"
-        goal, bar = self.number(self.goal).removeprefix("+").replace("0.0", "0"), self.number(self.bar)
+        goal, bar = (f"{SCALES[self.unit] * value:.3g}" for value in (self.goal, self.bar))
         against = f"; against it: all below {bar}" if self.kind == "gain" else ""
         return f"95 % interval {side} {goal} {self.unit}{against}"
 

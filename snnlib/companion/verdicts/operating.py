@@ -67,7 +67,7 @@ def operating_characteristics(
     for case in (case for case in CASES if case.claim in (tuple(claims) or tuple(EFFECTS))):
         for spread in spreads:
             for scenario, size in SCENARIOS.items():
-                random = np.random.default_rng([size, case.seeds, int(10 * spread)])
+                random = np.random.default_rng([*case.claim.encode(), size, int(10 * spread)])
                 count = max(1, int(case.rate * repetitions))
                 found = [simulated(case, random, size, spread) for _ in range(count)]
                 lines.append(_line(case, spread, scenario, found))
@@ -201,7 +201,7 @@ CASES = (
     Case("C1", _compared("C1", 3, 2), 3),
     Case("C2", _kept, 3, TEST_IMAGES, rate=0.5),
     Case("C3", _transfer, 3),
-    Case("C4", _ensemble, 3),
+    Case("C4", _ensemble, 3, rate=0.5),
     Case("C5", _compared("C5"), 3),
     Case("C6", _compared("C6"), 3),
     Case("Q1a", _compared("Q1a", 2, 2, shared=0.95), 3),

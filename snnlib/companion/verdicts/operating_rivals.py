@@ -7,8 +7,7 @@ from collections.abc import Callable
 import numpy as np
 import pandas as pd
 
-from snnlib.companion.ours.audit import DENSE
-from snnlib.companion.ours.audit_attackers import OWN
+from snnlib.companion.ours.audit import DENSE, OWN
 from snnlib.companion.verdicts import adaptive, audit, black_box, luu2025, ozdenizci2024, theorems
 from snnlib.companion.verdicts.rules import Judgement
 
@@ -129,7 +128,7 @@ def _l6a(rival: str, random: np.random.Generator) -> Judgement:
 def _l6b(rival: str, random: np.random.Generator) -> Judgement:
     attackers = [
         rows_of(random, luu2025.MAX, rival, attacker=name, threat_model=space)
-        for name in (OWN.label, DENSE)
+        for name in (OWN, DENSE)
         for space in audit.SPACE_NAMES
     ]
     zeros = pd.DataFrame({"model": luu2025.MAX, "seed": range(SEEDS), "zeros_own": 0.8, "zeros_dense": 0.0})
