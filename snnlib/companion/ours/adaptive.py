@@ -1,4 +1,4 @@
-"""Surrogates chosen during the attack against the fixed ensemble: who falls, and at how many passes (claim Q1)."""
+"""Surrogates chosen during the attack against the fixed ensemble: who falls, at how many passes (claims Q1a, Q1b)."""
 
 from __future__ import annotations
 
@@ -7,16 +7,12 @@ from dataclasses import replace
 import pandas as pd
 
 from snnlib.attacks.adaptive import FIRST
-from snnlib.attacks.ensemble import MEMBERS
 from snnlib.companion.measure.attacked import Attack, attacked
 from snnlib.companion.measure.networks import TrainedNetwork, attacked_images
 from snnlib.companion.measure.rows import SAMPLE_KEY
 from snnlib.companion.ozdenizci2024.attacks import ensemble
 from snnlib.companion.sizes import ConversionSize
-from snnlib.companion.verdicts.luu2025 import Judgement, judge
 
-SHARE_OF_PASSES = 1 / 3
-"""Q1: passes that the adaptive ensemble may take, relative to the fixed one's."""
 CELL = ["model", "seed", "eps255"]
 
 
@@ -76,15 +72,20 @@ def compare(fixed: pd.DataFrame, adaptive: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(lines)
 
 
+def single_surrogates(item: TrainedNetwork, size: ConversionSize, level: int) -> dict[str, pd.DataFrame]:
+    """Rows of the same turns with one of `FIRST` alone, by its name: nothing is left to choose."""
+    return {f"{name} alone": adaptive(item, size, (level,), (name,)) for name in FIRST}
+
+
 def choice_against_none(item: TrainedNetwork, size: ConversionSize, level: int) -> pd.DataFrame:
     """The control: the same turns with one of `FIRST` alone, beside the choice between them.
 
     One row per way to attack: model, seed, members, broken (count, misclassified samples too), passes (sum).
     """
-    ways = {"chosen per image": (), **{f"{name} alone": (name,) for name in FIRST}}
+    ways = {"chosen per image": adaptive(item, size, (level,)), **single_surrogates(item, size, level)}
     rows = []
-    for members, only in ways.items():
-        samples = per_sample(adaptive(item, size, (level,), only))
+    for members, found in ways.items():
+        samples = per_sample(found)
         names = {"model": item.network.label, "seed": item.seed, "members": members}
         rows.append({**names, "broken": int(samples.broken.sum()), "passes": int(samples.passes.sum())})
     return pd.DataFrame(rows)
@@ -105,25 +106,3 @@ def broken_by_passes(rows: pd.DataFrame) -> pd.DataFrame:
             for number, passes in enumerate(needed)
         ]
     return pd.DataFrame(lines, columns=[*CELL, "passes", "broken"])
-
-
-def judge_adaptive(table: pd.DataFrame, control: pd.DataFrame) -> Judgement:
-    """Q1: per network and seed, over all eps together, at least as many failures with a third of the passes at most.
-
-    table: of `compare`. control: of `choice_against_none`, for the evidence: whether it is the choice that does it.
-    """
-    holds, gains, shares = [], [], []
-    for _, group in table.groupby(["model", "seed"]):
-        gain = int(group.adaptive_broken.sum() - group.fixed_broken.sum())
-        share = group.adaptive_passes.sum() / group.fixed_passes.sum()
-        holds.append(bool(gain >= 0 and share <= SHARE_OF_PASSES))
-        gains.append(gain)
-        shares.append(share)
-    broken = ", ".join(f"{count} {name}" for name, count in control.groupby("members", sort=False).broken.sum().items())
-    gained, most = ", ".join(f"{gain:+d}" for gain in gains), f"{min(shares):.0%} to {max(shares):.0%}"
-    evidence = (
-        f"failures beyond the {len(MEMBERS)} fixed members', per network and seed: {gained} (of {len(table)} x "
-        f"{table.samples.max()} attacked); passes {most} of theirs; claimed: no fewer, with a third at most; same "
-        f"turns at one eps, broken: {broken}"
-    )
-    return judge(holds, evidence)

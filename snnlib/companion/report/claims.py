@@ -7,25 +7,26 @@ from __future__ import annotations
 
 import argparse
 import io
+import math
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping
 from pathlib import Path
 
 import pandas as pd
 
 from snnlib.companion import paths
-from snnlib.companion.report.figures import read_manifest
+from snnlib.companion.verdicts.rules import BY_HOLM, VERDICTS, Judgement, holm
 from snnlib.errors import InputError
 from snnlib.files import file_lock, write_atomic
 
-VERDICTS = ("reproduced", "not reproduced", "not testable", "mixed", "not run yet")
 CLAIMS = {
     "L1": "SEW-ResNet with max pool has naturally sparse gradients inside its residual blocks",
     "L2": "Average pooling removes most of that sparsity",
     "L3": "The sparse network is as robust as defended ones without any defence",
     "L4": "Average pool raises clean accuracy and lowers robust accuracy",
     "L5": "Theorem 4.1 (of our reconstruction): the ratio bound holds",
-    "L6": "Vulnerability scales with the non-zeros of the input gradient",
+    "L6a": "Vulnerability goes with the non-zeros of the input gradient (correlation)",
+    "L6b": "Filling in zeros of the gradient makes the same network more vulnerable (causal test)",
     "L7": "Input-gradient sparsity bounds weight-gradient density (theorem 4.3, of our reconstruction)",
     "L8": "The effect holds on event data",
     "C1": "Conversion and robust fine-tuning beat end-to-end adversarial training of the same SNN, up to 2×",
@@ -34,7 +35,8 @@ CLAIMS = {
     "C4": "The surrogate ensemble finds what the training surrogate misses (11–14 points)",
     "C5": "Adversarially tuned thresholds matter",
     "C6": "The ANN's BatchNorm affine parameters can be kept",
-    "Q1": "Adaptive choice of surrogates strengthens the ensemble",
+    "Q1a": "The schedule (short trials, restarts, momentum) strengthens the attack",
+    "Q1b": "Choosing the surrogate per image strengthens it",
     "Q2": "Gradient-free attacks do not beat the white-box ensemble (else: masking)",
     "Q3": "Further objectives plug in",
     "Q4": "Hybrid training and curriculum help",
@@ -43,12 +45,19 @@ COLUMNS = (
     "claim",
     "statement",
     "verdict",
+    "estimate",
+    "low",
+    "high",
+    "unit",
+    "would_count",
     "evidence",
-    "notebook",
-    "threat_model",
     "seeds",
     "samples",
+    "notebook",
+    "threat_model",
     "source",
+    "p",
+    "p_holm",
 )
 START, END = "<!-- verdicts:start -->", "<!-- verdicts:end -->"
 
@@ -76,49 +85,45 @@ def publish(profile: str, numbers: set[str]) -> None:
 def record(
     profile: str,
     claim: str,
-    verdict: str,
-    evidence: str,
+    judgement: Judgement,
     *,
     notebook: str,
     threat_model: str = "",
-    seeds: Sequence[int] = (),
-    samples: int | None = None,
     source: str = "",
 ) -> None:
-    """Set the verdict on a claim in `figures/<profile>/claims.csv`; the other claims keep theirs.
+    """Set the verdict on a claim in `figures/<profile>/claims.csv`; `source` is the place in the paper.
 
-    `evidence` is one line with the numbers, `source` the place in the paper.
-    Raises InputError on an unknown claim or verdict, and on a verdict without evidence.
+    The other claims keep their numbers; "reproduced" and "inconclusive" follow from p by Holm's method over all claims
+    of the paper that have been judged. Raises InputError on an unknown claim or verdict, or one without evidence.
     """
     if claim not in CLAIMS:
         raise InputError(f"unknown claim {claim!r}; expected one of: {', '.join(CLAIMS)}")
-    if verdict not in VERDICTS:
-        raise InputError(f"unknown verdict {verdict!r}; expected one of: {', '.join(VERDICTS)}")
-    if verdict != "not run yet" and not evidence.strip():
-        raise InputError(
-            f"claim {claim} is judged {verdict!r} without evidence; give one line with the numbers"
-        )
+    if judgement.verdict not in VERDICTS:
+        raise InputError(f"unknown verdict {judgement.verdict!r}; expected one of: {', '.join(VERDICTS)}")
+    if not judgement.evidence.strip():
+        raise InputError(f"claim {claim} is {judgement.verdict!r} without evidence; give one line with the numbers")
     line = {
-        "claim": claim,
-        "statement": CLAIMS[claim],
-        "verdict": verdict,
-        "evidence": " ".join(evidence.split()),
+        **{name: _number(getattr(judgement, name)) for name in ("estimate", "low", "high", "p")},
+        **{name: getattr(judgement, name) for name in ("verdict", "unit", "would_count")},
+        "evidence": " ".join(judgement.evidence.split()),
+        "seeds": ";".join(str(seed) for seed in judgement.seeds),
+        "samples": str(judgement.samples),
         "notebook": str(notebook),
         "threat_model": threat_model,
-        "seeds": ";".join(str(seed) for seed in seeds),
-        "samples": "" if samples is None else str(samples),
         "source": source,
     }
     with file_lock(paths.lock_path(f"claims-{profile}")):
         table = read_claims(profile).set_index("claim", drop=False)
-        table.loc[claim, list(COLUMNS)] = [line[name] for name in COLUMNS]
+        table.loc[claim, list(line)] = list(line.values())
         _write(claims_path(profile), table)
 
 
 def verdicts_of(profile: str, number: str) -> dict[str, str]:
-    """Claim -> verdict and evidence recorded by the notebook with this two-digit number."""
+    """Claim -> what the notebook with this two-digit number recorded, which is the same whatever others recorded."""
     lines = [line for line in read_claims(profile).to_dict("records") if line["notebook"][:2] == number]
-    return {line["claim"]: f"{line['verdict']}: {line['evidence']}" for line in lines}
+    # Whether p is small enough depends on the other claims (Holm); p itself does not.
+    own = [f"p = {line['p']}" if line["verdict"] in BY_HOLM and line["p"] else line["verdict"] for line in lines]
+    return {line["claim"]: f"{text}: {line['evidence']}" for line, text in zip(lines, own, strict=True)}
 
 
 def forget_verdicts(profile: str, number: str) -> None:
@@ -146,7 +151,7 @@ def read_claims_in(path: Path) -> pd.DataFrame:
         stored = pd.read_csv(path, dtype=str, keep_default_na=False)
         if tuple(stored.columns) != COLUMNS:
             raise InputError(
-                f"{path} has the columns {list(stored.columns)}; expected {list(COLUMNS)}; delete it"
+                f"{path} has the columns {list(stored.columns)}; expected {list(COLUMNS)}; delete it and run again"
             )
         judged = {line["claim"]: line for line in stored.to_dict("records")}
     lines = [
@@ -156,29 +161,20 @@ def read_claims_in(path: Path) -> pd.DataFrame:
 
 
 def verdict_table_markdown(profile: str) -> str:
-    """The verdicts as a Markdown table: claim, statement, verdict, evidence, notebook.
-
-    Where profile "paper" has verdicts, they stand beside those of a smaller profile, with the hours of their notebook's
-    last run.
-    """
-    table = read_claims_in(published_path(profile))
-    columns = {name: table[name] for name in ("claim", "statement", "verdict", "evidence", "notebook")}
-    columns["verdict"] = "**" + columns["verdict"] + "**"
-    if profile != "paper" and published_path("paper").is_file():
-        paper = read_claims_in(published_path("paper")).to_dict("records")
-        columns["at paper size"] = [_with_cost(line) for line in paper]
-    rows = [[cell.replace("|", "\\|") for cell in cells] for cells in zip(*columns.values(), strict=True)]
-    head = " | ".join(["|", "claim", *list(columns)[2:]]) + " |\n|" + "---|" * len(columns) + "\n"
-    return head + "".join("| " + " | ".join(cells) + " |\n" for cells in rows)
+    """The verdicts as a narrow Markdown table: claim, verdict, one number with its 95 % interval, notebook."""
+    lines = ["| claim | verdict | number [95 %] | notebook |", "|---|---|---|---|"]
+    for line in read_claims_in(published_path(profile)).to_dict("records"):
+        cells = (f"{line['claim']}: {line['statement']}", f"**{line['verdict']}**", number(line), line["notebook"][:2])
+        lines.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")
+    return "\n".join(lines) + "\n"
 
 
-def _with_cost(line: dict[str, str]) -> str:
-    """Verdict and evidence of profile "paper", with the hours of the notebook's last run."""
-    if not line["notebook"]:
-        return f"**{line['verdict']}**"
-    seconds = read_manifest("paper")["notebooks"].get(line["notebook"][:2], {}).get("seconds")
-    cost = "" if seconds is None else f" (notebook {line['notebook'][:2]}: {seconds / 3600:,.1f} h)"
-    return f"**{line['verdict']}**: {line['evidence']}{cost}"
+def number(line: Mapping[str, str]) -> str:
+    """A claim's estimate with its interval and unit, from a line of `read_claims`; empty where there is none."""
+    if not line["estimate"]:
+        return ""
+    interval = f"{line['estimate']} [{line['low']}, {line['high']}]"
+    return f"{interval} {line['unit']}" if line["unit"] in ("%", "points") else f"{line['unit']} {interval}"
 
 
 def verdict_block(readme_text: str) -> tuple[int, int]:
@@ -204,9 +200,15 @@ def update_readme(readme: Path, profile: str) -> None:
 
 
 def _write(path: Path, table: pd.DataFrame) -> None:
+    adjusted = holm(table.assign(p=pd.to_numeric(table.p)))
+    table = table.assign(verdict=adjusted.verdict, p_holm=adjusted.p_holm.map(_number))
     buffer = io.StringIO()
     table.to_csv(buffer, index=False, lineterminator="\n")
     write_atomic(path, buffer.getvalue())
+
+
+def _number(value: float) -> str:
+    return "" if math.isnan(value) else f"{value:.3g}"
 
 
 def main(arguments: list[str] | None = None) -> int:

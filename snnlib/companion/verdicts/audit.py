@@ -1,7 +1,6 @@
-"""Final verdicts on L3, L4 and L6: what is left after every attack, and what exact zeros have to do with it.
+"""Claims L3, L4 and L6b: what is left after every attack, and what exact zeros have to do with it.
 
-Verdicts as in `luu2025_verdicts`: "reproduced" where the claim holds for every seed, "not reproduced" where it holds
-for none, else "mixed". L3 and L4 are judged on images, the threat model of the field; the code is evidence.
+Judged on images, the threat model of the field; the code is evidence.
 """
 
 from __future__ import annotations
@@ -9,14 +8,21 @@ from __future__ import annotations
 import pandas as pd
 
 from snnlib.companion.measure.rows import clean_accuracy, robust_accuracy
-from snnlib.companion.verdicts.luu2025 import AVERAGE, DEFENDED, FLOOR, MAX, Judgement, judge
+from snnlib.companion.ours.audit import DENSE, OWN
+from snnlib.companion.verdicts.effects import EFFECTS
+from snnlib.companion.verdicts.luu2025 import AVERAGE, DEFENDED, MAX
+from snnlib.companion.verdicts.preconditions import (
+    COMPARATOR,
+    FLOOR,
+    no_room,
+    not_applied,
+    not_learned,
+    standing,
+    told,
+)
+from snnlib.companion.verdicts.rules import Judgement, judge, of_differences, of_shares, untestable
 from snnlib.errors import InputError
 
-TOLERANCE = 0.02
-"""The vanilla network keeps up when it is at most this much below the defended one, as in notebook 12."""
-SAME_NONZEROS = 0.01
-"""Networks whose shares of non-zeros lie within this have the same number of them."""
-SAME_SUCCESS = 0.05
 SPACE_NAMES = {"image": "on images", "encoded": "on the code"}
 
 
@@ -39,124 +45,126 @@ def success_among_correct(robust: pd.DataFrame, clean: pd.DataFrame) -> pd.DataF
     return joined.assign(success=1 - joined.robust_accuracy / joined.clean_accuracy)
 
 
-def deciding_level(robust: pd.DataFrame, space: str, models: tuple[str, ...]) -> int | None:
-    """The largest eps (1/255) at which one of `models` keeps `FLOOR` on average; below it nothing can be compared."""
+def deciding_level(robust: pd.DataFrame, space: str, models: tuple[str, ...], floor: float = FLOOR) -> int | None:
+    """The largest eps (1/255) at which one of `models` keeps `floor` on average; below it nothing can be compared."""
     rows = robust[(robust.threat_model == space) & robust.model.isin(models)]
     means = rows.groupby(["eps255", "model"]).robust_accuracy.mean().groupby("eps255").max()
-    kept = means[means >= FLOOR]
+    kept = means[means >= floor]
     return None if kept.empty else int(kept.index.max())
 
 
-def judge_undefended(robust: pd.DataFrame, protocol: pd.DataFrame) -> Judgement:
-    """L3: on images, after the worst of all attacks, the vanilla network keeps up with the defended one to 2 points.
+def judge_undefended(rows: pd.DataFrame, protocol: pd.DataFrame, accuracies: pd.DataFrame) -> Judgement:
+    """L3: on images, after the worst of all attacks, the vanilla network is as robust as the defended one.
 
-    Judged at the largest eps at which the defended network keeps `FLOOR`; not testable where it never does. robust: of
-    `worst_case`. protocol: the same under the authors' protocol alone (model, seed, robust_accuracy), as evidence.
+    At the largest eps at which the defended network keeps `COMPARATOR`; not testable where it never does. rows: of all
+    attacks, with threat_model and eps255. protocol: of the authors' attack alone, with clean_correct, as evidence.
     """
-    holds, sentences = [], []
-    for space in SPACE_NAMES:
-        level = deciding_level(robust, space, (DEFENDED,))
-        if level is None:
-            sentences.append(f"{SPACE_NAMES[space]} the defended network keeps {FLOOR:.0%} at no eps")
-            continue
-        vanilla, defended = (_at(robust, space, level, model) for model in (MAX, DEFENDED))
-        sentences.append(
-            f"{SPACE_NAMES[space]} at {level}/255 {_percent(vanilla)} vanilla, {_percent(defended)} defended"
-        )
-        if space == "image":
-            holds = [bool(vanilla[seed] >= defended[seed] - TOLERANCE) for seed in vanilla.index]
-    theirs = [_percent(_by_seed(protocol, model)) for model in (MAX, DEFENDED)]
-    sentences.append(f"the authors' protocol alone left {theirs[0]} and {theirs[1]}")
-    evidence = f"worst case of all attacks: {'; '.join(sentences)}"
-    return judge(holds, evidence) if holds else Judgement("not testable", evidence, ())
+    robust = worst_case(rows)
+    evidence = f"{_elsewhere(robust)}; the authors' protocol alone leaves {_pair(worst_case(protocol))}"
+    level = deciding_level(robust, "image", (DEFENDED,), COMPARATOR)
+    if level is None:
+        best = robust[(robust.model == DEFENDED) & (robust.threat_model == "image")].groupby("eps255").robust_accuracy
+        kept = f"{100 * best.mean().max():.1f} % at most on images, expected {COMPARATOR:.0%}"
+        return untestable("L3", f"the defended network is not robust itself ({kept}); {evidence}", **_size(rows, MAX))
+    chosen = _at(rows, "image", level)
+    tables = standing(chosen, [MAX, DEFENDED])
+    found = of_differences(EFFECTS["L3"], (tables[MAX] - tables[DEFENDED]).to_numpy())
+    return judge(
+        {"L3": found},
+        f"{told(chosen, {'vanilla': [MAX], 'defended': [DEFENDED]}, protocol)}; {evidence}",
+        seeds=[int(seed) for seed in tables[MAX].index],
+        samples=tables[MAX].shape[1],
+        failures=not_learned(accuracies, [MAX, DEFENDED]),
+        words={"L3": f"vanilla minus defended, standing at {level}/255 on images"},
+    )
 
 
-def judge_trade(robust: pd.DataFrame, accuracies: pd.DataFrame) -> Judgement:
-    """L4: average pool has the higher clean accuracy and, on images, the lower robust accuracy.
+def judge_trade(rows: pd.DataFrame, accuracies: pd.DataFrame) -> Judgement:
+    """L4: average pool has the higher clean accuracy (all test images) and, on images, the lower robust accuracy.
 
-    Judged at the largest eps at which one of the two networks keeps `FLOOR`; not testable where neither does.
+    At the largest eps at which one of the two networks keeps `FLOOR`; not testable where neither does. rows: as L3;
+    accuracies: with test_images as well.
     """
-    clean = _by_seed(accuracies, AVERAGE, "test_accuracy") - _by_seed(accuracies, MAX, "test_accuracy")
-    sentences, holds = [f"clean {_points(clean)}"], []
-    for space in SPACE_NAMES:
-        level = deciding_level(robust, space, (MAX, AVERAGE))
-        if level is None:
-            sentences.append(f"{SPACE_NAMES[space]} neither keeps {FLOOR:.0%} at any eps")
-            continue
-        gain = _at(robust, space, level, AVERAGE) - _at(robust, space, level, MAX)
-        sentences.append(f"worst case {SPACE_NAMES[space]} at {level}/255 {_points(gain)}")
-        if space == "image":
-            holds = [bool(clean[seed] > 0 and gain[seed] < 0) for seed in clean.index]
-    evidence = f"average minus max pool, points per seed: {'; '.join(sentences)}"
-    return judge(holds, evidence) if holds else Judgement("not testable", evidence, ())
-
-
-def judge_nonzeros(
-    nonzeros: pd.DataFrame, success: pd.DataFrame, seen: pd.DataFrame, filled: pd.DataFrame
-) -> Judgement:
-    """L6: networks with more non-zeros in the input gradient are more vulnerable, on images and on the code.
-
-    nonzeros: model, seed, space, nonzero_share. success: of `success_among_correct`, one eps per threat model. Evidence
-    from one function under other gradients: seen (keep, success of an attacker who sees that share of the pixels) and
-    filled (space, zeros and PGD's remainder by the own and the dense gradient of the max pool). The claim holds for a
-    seed where, in both threat models, shares differ by `SAME_NONZEROS` or more and order the networks as their success
-    does. Not testable where for every seed neither shares nor success (`SAME_SUCCESS`) differ.
-    """
-    tables = {
-        space: nonzeros[nonzeros.space == space].merge(success[success.threat_model == space], on=["model", "seed"])
-        for space in SPACE_NAMES
+    robust = worst_case(rows)
+    level = deciding_level(robust, "image", (MAX, AVERAGE))
+    if level is None:
+        return untestable("L4", f"neither network keeps {FLOOR:.0%} on images at any eps", **_size(rows, MAX))
+    tables = standing(_at(rows, "image", level), [MAX, AVERAGE])
+    seeds = list(tables[MAX].index)
+    failures = not_learned(accuracies, [MAX, AVERAGE])
+    clean = accuracies.pivot(index="seed", columns="model", values="test_accuracy").loc[seeds]
+    shares = clean[[AVERAGE]].to_numpy(), clean[[MAX]].to_numpy()
+    parts = {
+        "L4": of_differences(EFFECTS["L4"], (tables[MAX] - tables[AVERAGE]).to_numpy()),
+        "L4 clean": of_shares(EFFECTS["L4 clean"], *shares, int(accuracies.test_images.min())),
     }
-    seeds = sorted(set(nonzeros.seed))
-    if not seeds or any(set(table.seed) != set(seeds) for table in tables.values()):
-        raise InputError("non-zeros and success are of different seeds; expected both for each; run notebook 30 again")
-    spreads = [
-        tuple(_spread(table[table.seed == seed], name) for name in ("nonzero_share", "success"))
-        for table in tables.values()
-        for seed in seeds
-    ]
-    holds = [all(_scales(table[table.seed == seed]) for table in tables.values()) for seed in seeds]
-    described = "; ".join(
-        f"{SPACE_NAMES[space]} {100 * table.nonzero_share.min():.2f}-{100 * table.nonzero_share.max():.2f} % non-zeros "
-        f"against {100 * table.success.min():.0f}-{100 * table.success.max():.0f} % success"
-        for space, table in tables.items()
+    kept = {"max pool": float(tables[MAX].mean(axis=None)), "average pool": float(tables[AVERAGE].mean(axis=None))}
+    return judge(
+        parts,
+        "",
+        seeds=[int(seed) for seed in seeds],
+        samples=tables[MAX].shape[1],
+        failures=[*failures, *no_room(kept)],
+        words={
+            "L4": f"max minus average pool, standing at {level}/255 on images",
+            "L4 clean": "average minus max pool, clean",
+        },
     )
-    ends, means = seen.groupby("keep").success.mean(), filled.groupby("space").mean(numeric_only=True)
-    moves = ", ".join(
-        f"{SPACE_NAMES[space]} {100 * row.left_own:.1f} -> {100 * row.left_dense:.1f} %"
-        for space, row in means.iterrows()
-    )
-    zeros = f"{100 * means.zeros_own.mean():.0f} -> {100 * means.zeros_dense.mean():.0f} %"
+
+
+def judge_filled(alone: pd.DataFrame, zeros: pd.DataFrame, seen: pd.DataFrame, accuracies: pd.DataFrame) -> Judgement:
+    """L6b: the same weights attacked through a gradient whose zeros at the max pool are filled in: PGD leaves fewer.
+
+    alone: one attacker at a time, of the max pool's networks (attacker, threat_model, success). zeros: zeros_own and
+    zeros_dense per seed (`filled_rows`). seen: keep and success of attackers that see that share of the pixels, told.
+    """
+    tables = {}
+    for space in SPACE_NAMES:
+        rows = alone[(alone.threat_model == space) & (alone.model == MAX)]
+        own, dense = (standing(rows[rows.attacker == name], [MAX])[MAX] for name in (OWN, DENSE))
+        if not own.index.equals(dense.index):
+            raise InputError("the two gradients are of different seeds; expected pairs; run notebook 30 again")
+        tables[space] = own, dense
+    own, dense = tables["image"]
+    of_max = zeros[zeros.model == MAX].groupby("seed")[["zeros_own", "zeros_dense"]].mean()
+    code = tables["encoded"][0].mean(axis=None) - tables["encoded"][1].mean(axis=None)
+    ends = seen.groupby("keep").success.mean()
     evidence = (
-        f"over networks and seeds, {described}; same weights, zeros at the max pool filled in ({zeros}): PGD leaves "
-        f"{moves}; same weights, gradient at {ends.index.min():.0%} of the pixels: it leaves "
-        f"{100 - 100 * ends.iloc[0]:.1f} instead of {100 - 100 * ends.iloc[-1]:.1f} %"
+        f"zeros at the max pool {100 * of_max.zeros_own.mean():.0f} -> {100 * of_max.zeros_dense.mean():.0f} %; own "
+        f"gradient leaves {100 * own.mean(axis=None):.1f} %; on the code {100 * code:+.1f} points; an attacker who "
+        f"sees {ends.index.min():.0%} of the pixels leaves {100 - 100 * ends.iloc[0]:.1f} instead of "
+        f"{100 - 100 * ends.iloc[-1]:.1f} %"
     )
-    if all(shares < SAME_NONZEROS and successes < SAME_SUCCESS for shares, successes in spreads):
-        return Judgement("not testable", f"nothing varies; {evidence}", tuple(holds))
-    return judge(holds, evidence)
+    failures = not_learned(accuracies, [MAX])
+    failures += not_applied(of_max.zeros_own - of_max.zeros_dense, "filling in changes the share of zeros")
+    failures += no_room({"own gradient": float(own.mean(axis=None))})
+    return judge(
+        {"L6b": of_differences(EFFECTS["L6b"], (own - dense).to_numpy())},
+        evidence,
+        seeds=[int(seed) for seed in own.index],
+        samples=own.shape[1],
+        failures=failures,
+        words={"L6b": "own minus dense gradient, left by PGD on images"},
+    )
 
 
-def _scales(table: pd.DataFrame) -> bool:
-    """Whether shares of non-zeros differ, and order the networks as their success does."""
-    by_nonzeros, by_success = (table.sort_values(name).model.tolist() for name in ("nonzero_share", "success"))
-    return _spread(table, "nonzero_share") >= SAME_NONZEROS and by_nonzeros == by_success
+def _at(rows: pd.DataFrame, space: str, level: int) -> pd.DataFrame:
+    return rows[(rows.threat_model == space) & (rows.eps255 == level)]
 
 
-def _spread(table: pd.DataFrame, column: str) -> float:
-    return float(table[column].max() - table[column].min())
+def _size(rows: pd.DataFrame, model: str) -> dict:
+    chosen = rows[(rows.model == model) & (rows.threat_model == "image")]
+    return {"seeds": sorted(chosen.seed.unique()), "samples": chosen["sample"].nunique()}
 
 
-def _at(robust: pd.DataFrame, space: str, level: int, model: str) -> pd.Series:
-    return _by_seed(robust[(robust.threat_model == space) & (robust.eps255 == level)], model)
+def _pair(robust: pd.DataFrame) -> str:
+    means = [100 * robust[robust.model == model].robust_accuracy.mean() for model in (MAX, DEFENDED)]
+    return f"{means[0]:.1f} % vanilla, {means[1]:.1f} % defended"
 
 
-def _by_seed(table: pd.DataFrame, model: str, column: str = "robust_accuracy") -> pd.Series:
-    return table[table.model == model].set_index("seed")[column].sort_index()
-
-
-def _percent(values: pd.Series) -> str:
-    return f"{100 * values.mean():.1f} ± {100 * values.std(ddof=0):.1f} %"
-
-
-def _points(differences: pd.Series) -> str:
-    return ", ".join(f"{100 * value:+.1f}" for value in differences)
+def _elsewhere(robust: pd.DataFrame) -> str:
+    """The code's numbers: another threat model, told and not judged."""
+    level = deciding_level(robust, "encoded", (DEFENDED,))
+    if level is None:
+        return f"on the code the defended network keeps {FLOOR:.0%} at no eps"
+    return f"on the code at {level}/255 {_pair(_at(robust, 'encoded', level))}"

@@ -14,10 +14,10 @@ from snnlib.companion.measure.rows import (
     wilson_interval,
 )
 from snnlib.companion.published import load_reference
-from snnlib.companion.verdicts.luu2025 import Judgement, judge
+from snnlib.companion.verdicts.effects import EFFECTS
+from snnlib.companion.verdicts.preconditions import FLOOR, not_learned
+from snnlib.companion.verdicts.rules import Judgement, judge, of_counts, untestable
 
-LIMIT = 0.002
-"""Share of samples that gradient-free attacks may break beyond the white-box ones; the flag of AutoAttack."""
 GRADIENT_FREE = ("nothing", "score", "decision", "transfer")
 CELL = ["model", "seed", "eps255"]
 STRENGTHS = {
@@ -34,16 +34,8 @@ def both_sides(rows: pd.DataFrame) -> pd.DataFrame:
     rows: of `black_box`, white-box and gradient-free together. only_gradient_free: share of the samples that some
     gradient-free attack breaks and no white-box one; only_white_box the other way round; counts beside them.
     """
-    is_free = rows.access.isin(GRADIENT_FREE)
-    key = [*CELL, *SAMPLE_KEY]
-    broken = pd.DataFrame(
-        {
-            "white": rows[~is_free].groupby(key).success.any(),
-            "free": rows[is_free].groupby(key).success.any(),
-        }
-    )
     lines = []
-    for cell, group in broken.dropna().astype(bool).groupby(level=CELL):
+    for cell, group in _broken(rows).groupby(level=CELL):
         line = dict(zip(CELL, cell, strict=True)) | {"samples": len(group)}
         for name, column in (("white_box", group.white), ("gradient_free", group.free), ("all", group.any(axis=1))):
             low, high = wilson_interval(int((~column).sum()), len(column))
@@ -68,33 +60,40 @@ def by_strength(rows: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(lines)
 
 
-def judge_gradient_free(sides: pd.DataFrame, strengths: pd.DataFrame) -> Judgement:
-    """Q2: per network and seed, at no eps do gradient-free attacks break more than `LIMIT` beyond the white-box ones.
+def judge_gradient_free(rows: pd.DataFrame, accuracies: pd.DataFrame) -> Judgement:
+    """Q2: gradient-free attacks break at most 0.2 % of the images beyond all white-box ones (the flag of AutoAttack).
 
-    sides: from `both_sides`, of the strongest white-box side. strengths: from `by_strength`, told as evidence. A
-    network and seed of which the white-box attacks leave nobody at any eps says nothing, since nobody is left to be
-    found; if that is so for all, the claim is not testable. With fewer than 500 samples `LIMIT` means: not one.
+    rows: of both sides. An image counts once per network and seed, as beyond where it is so at some eps. A network and
+    eps at which the white-box attacks leave less than `FLOOR` says nothing, since hardly anybody is left to be found;
+    without any other the claim is not testable.
     """
-    holds, kept = [], []
-    for _, group in sides.groupby(["model", "seed"]):
-        if (group.white_box_robust > 0).any():
-            holds.append(bool((group.only_gradient_free <= LIMIT).all()))
-            kept.append(group)
-    beyond, pairs = int(sides.beyond.sum()), int(sides.samples.sum())
-    low, high = wilson_interval(beyond, pairs)
-    means = sides.groupby("eps255")[["white_box_robust", "gradient_free_robust"]].mean()
-    accuracies = "; ".join(
-        f"at {eps}/255 {100 * white:.1f} % white-box, {100 * free:.1f} % gradient-free"
-        for eps, white, free in means.itertuples()
+    sides = both_sides(rows)
+    kept = sides.groupby(["model", "eps255"]).white_box_robust.mean().loc[lambda shares: shares >= FLOOR].index
+    means = 100 * sides.groupby("eps255")[["white_box_robust", "gradient_free_robust"]].mean()
+    left = "; ".join(
+        f"at {eps}/255 {white:.1f} % white-box, {free:.1f} % gradient-free" for eps, white, free in means.itertuples()
     )
-    weaker = ", ".join(f"{line.beyond} beyond {line.white_box_side} alone" for line in strengths.iloc[:-1].itertuples())
-    evidence = (
-        f"broken without a gradient and by no white-box attack: {beyond} of {pairs} samples over all networks, seeds "
-        f"and eps ({100 * low:.1f} to {100 * high:.1f} %); {weaker}; robust accuracy {accuracies}"
-    )
-    if len(sides) and not kept:
-        return Judgement("not testable", f"the white-box attacks leave nobody to find; {evidence}", ())
-    return judge(holds, evidence)
+    weaker = ", ".join(f"{line.beyond} beyond {line.white_box_side}" for line in by_strength(rows).itertuples())
+    evidence = f"{weaker}; robust accuracy {left}"
+    size = {"seeds": sorted(int(seed) for seed in rows.seed.unique()), "samples": int(sides["samples"].max())}
+    chosen = rows[pd.MultiIndex.from_frame(rows[["model", "eps255"]]).isin(kept)]
+    if chosen.empty:
+        return untestable("Q2", f"the white-box attacks leave {FLOOR:.0%} nowhere; {evidence}", **size)
+    models = chosen.model.unique()
+    broken = _broken(chosen)
+    beyond = (broken.free & ~broken.white).groupby(["model", "seed", *SAMPLE_KEY]).any()
+    counts = beyond.groupby("seed").agg(["sum", "size"])
+    found = of_counts(EFFECTS["Q2"], counts["sum"].tolist(), counts["size"].tolist())
+    evidence = f"{counts['sum'].sum()} of {counts['size'].sum()} images of {len(models)} networks; {evidence}"
+    words = {"Q2": "broken without a gradient and by no white-box attack"}
+    return judge({"Q2": found}, evidence, failures=not_learned(accuracies, models), words=words, **size)
+
+
+def _broken(rows: pd.DataFrame) -> pd.DataFrame:
+    """Per network, seed, eps and image that both sides attacked: columns white and free, whether it fell."""
+    is_free, key = rows.access.isin(GRADIENT_FREE), [*CELL, *SAMPLE_KEY]
+    sides = {"white": rows[~is_free].groupby(key).success.any(), "free": rows[is_free].groupby(key).success.any()}
+    return pd.DataFrame(sides).dropna().astype(bool)
 
 
 def pooled(rows: pd.DataFrame) -> pd.DataFrame:

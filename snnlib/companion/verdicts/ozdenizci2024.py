@@ -1,34 +1,36 @@
-"""From rows to verdicts on the claims C1-C6: each rule is stated, applied to every seed, and returns its numbers.
+"""Claims C1-C6, from rows: means against means, paired per image, over networks that have all learned.
 
-A verdict is "reproduced" when the claim holds for every seed, "not reproduced" when it holds for none, else "mixed".
-It is "not testable" where no network compared has learned (`LEARNED`) and, C2 apart, is robust as well (`FLOOR`).
-Robust accuracy is the worst case per sample over the attacks that a notebook names, unless a rule says otherwise.
+Robust accuracy is the worst case per image over the attacks that a notebook names. `accuracies` has the columns model,
+seed, test_accuracy, class_entropy (`accuracy_rows`).
 """
 
 from __future__ import annotations
 
 from collections.abc import Collection
 
+import numpy as np
 import pandas as pd
 
-from snnlib.companion.measure.rows import clean_accuracy, robust_accuracy
-from snnlib.companion.verdicts.luu2025 import Judgement, judge
+from snnlib.companion.measure.rows import robust_accuracy
+from snnlib.companion.verdicts.effects import EFFECTS
+from snnlib.companion.verdicts.preconditions import (
+    at_level,
+    mean_of,
+    no_room,
+    not_applied,
+    not_learned,
+    standing,
+    told,
+)
+from snnlib.companion.verdicts.rules import Judgement, judge, of_differences, of_images, of_shares
 from snnlib.errors import InputError
 
 HEADLINE = 4
 """eps, in 1/255, at which C1, C3, C5 and C6 are judged: the middle one of the published levels."""
-CLOSE = 0.01
-"""C2: "within about a point" of the ANN's clean accuracy."""
-RELATIVE_GAIN = 0.2
-"""C4: share of what the training surrogate leaves standing that the other members must break. The published gap of
-11-14 points is 25-29 % of what was left there; a share can be compared across accuracies. Our choice."""
 ROUNDING = 1e-9
 """Differences of shares that are exactly at a boundary count as on it, whatever binary fractions make of them."""
-FLOOR = 0.05
-"""Robust accuracy below which a gap can no longer be told from noise."""
-LEARNED = 0.2
-"""Clean accuracy below which a network does not count as trained: twice chance on ten classes. Our choice. A network
-that gives all images the same class keeps 10 % under every attack."""
+CONVERSION, END_TO_END = "SNN, conversion from ", "SNN, end to end"
+ROBUST = tuple(f"{CONVERSION}{name}" for name in ("AT", "TRADES", "MART"))
 
 
 def by_network(rows: pd.DataFrame, clean: pd.DataFrame) -> pd.DataFrame:
@@ -42,107 +44,91 @@ def by_network(rows: pd.DataFrame, clean: pd.DataFrame) -> pd.DataFrame:
     return table.merge(wide.rename_axis(columns=None), on=["model", "seed"], validate="one_to_one")
 
 
-def judge_against_end_to_end(table: pd.DataFrame, level: int) -> Judgement:
-    """C1: per seed, conversion (mean over the robust objectives) leaves more standing at `level`/255 than both
-    end-to-end trainings, with equal steps and with equal time.
+def judge_against_end_to_end(rows: pd.DataFrame, accuracies: pd.DataFrame, level: int) -> Judgement:
+    """C1: conversion (mean of the robust objectives) leaves more standing at `level`/255 than training end to end
+    (mean of equal steps and equal time, and of every other rival whose name begins so).
     """
-    ours, rivals = table[_is_robust_conversion(table)], table[table.model.str.startswith("SNN, end to end")]
-    converted, best_rival = ours.groupby("seed")[level].mean(), rivals.groupby("seed")[level].max()
-    seeds = _common_seeds(converted, best_rival)
-    converted, best_rival = converted[seeds], best_rival[seeds]
-    ratios = [converted[seed] / best_rival[seed] if best_rival[seed] > 0 else float("inf") for seed in seeds]
-    evidence = (
-        f"robust at {level}/255: conversion {_percent(converted)}, best end-to-end {_percent(best_rival)}; "
-        f"ratio per seed {', '.join(f'{ratio:.2f}' for ratio in ratios)}; claimed: more, up to 2×"
-    )
-    holds = [bool(converted[seed] > best_rival[seed]) for seed in seeds]
-    return _judge_robust(holds, evidence, pd.concat([ours, rivals]), level)
+    rivals = [name for name in rows.model.unique() if name.startswith(END_TO_END)]
+    if not rivals:
+        raise InputError("no rival trained end to end in the rows; expected at least one; run notebook 23 again")
+    ours = [name for name in ROBUST if (rows.model == name).any()]
+    return _more_stands("C1", rows, accuracies, level, {"C1": (ours, rivals)}, ("conversion", "end to end"))
 
 
-def judge_clean_accuracy(table: pd.DataFrame, objectives: Collection[str]) -> Judgement:
-    """C2: per seed and robust objective, the fine-tuned SNN's clean accuracy is at most `CLOSE` below its ANN's.
+def judge_clean_accuracy(accuracies: pd.DataFrame, objectives: Collection[str]) -> Judgement:
+    """C2: the fine-tuned SNNs' clean accuracy (mean of the objectives) is at most a point below that of their ANNs.
 
-    ANNs below `LEARNED` are not judged.
+    On all test images (column test_images). The ANNs must have learned; an SNN that has not is a failure of the claim.
     """
-    holds, gaps = [], []
-    for name in objectives:
-        ann, snn = (_by_seed(table, f"{kind}{name}", "clean") for kind in ("ANN, ", "SNN, conversion from "))
-        for seed in _common_seeds(ann, snn):
-            if ann[seed] >= LEARNED:
-                holds.append(_keeps(snn[seed], ann[seed]))
-            gaps.append(f"{name} {100 * (snn[seed] - ann[seed]):+.1f}")
-    evidence = f"clean accuracy, SNN minus ANN, points per seed: {', '.join(gaps)}; claimed: within about one"
-    if gaps and not holds:
-        return Judgement("not testable", f"no ANN reaches {LEARNED:.0%} clean; {evidence}", ())
-    return judge(holds, evidence)
+    anns, snns = ([f"{kind}{name}" for name in objectives] for kind in ("ANN, ", CONVERSION))
+    wide = accuracies.pivot(index="seed", columns="model", values="test_accuracy")
+    missing = [name for name in (*anns, *snns) if name not in wide]
+    wide = wide[[*anns, *snns]].dropna() if not missing else wide
+    if missing or wide.empty:
+        raise InputError(f"no seed to judge; missing: {missing or 'a common seed'}; run notebook 23 again")
+    images = int(accuracies.test_images.min())
+    found = of_shares(EFFECTS["C2"], wide[snns].to_numpy(), wide[anns].to_numpy(), images)
+    gaps = {name: wide[snn] - wide[ann] for name, snn, ann in zip(objectives, snns, anns, strict=True)}
+    each = ", ".join(f"{name} {100 * gap.mean():+.1f}" for name, gap in gaps.items())
+    evidence = f"by objective {each}; ANNs {100 * wide[anns].mean(axis=None):.1f} % clean"
+    options = {"seeds": [int(seed) for seed in wide.index], "samples": images, "words": {"C2": "SNN minus ANN"}}
+    return judge({"C2": found}, evidence, failures=not_learned(accuracies, anns), **options)
 
 
-def judge_transfer(table: pd.DataFrame, objectives: Collection[str], level: int) -> Judgement:
-    """C3: per seed and robust objective, starting from the robust ANN leaves more standing at `level`/255 than starting
+def judge_transfer(rows: pd.DataFrame, accuracies: pd.DataFrame, objectives: Collection[str], level: int) -> Judgement:
+    """C3: for each robust objective, starting from the robust ANN leaves more standing at `level`/255 than starting
     from the natural one with the same robust fine-tuning.
     """
-    models = {name: f"SNN, conversion from {name}" for name in ("natural", *objectives)}
-    natural = _by_seed(table, models["natural"], level)
-    holds, gains = [], []
-    for name in objectives:
-        robust = _by_seed(table, models[name], level)
-        for seed in _common_seeds(natural, robust):
-            holds.append(bool(robust[seed] > natural[seed]))
-            gains.append(f"{name} {100 * (robust[seed] - natural[seed]):+.1f}")
-    evidence = f"robust at {level}/255, points above a start from the natural ANN ({_percent(natural)})"
-    compared = table[table.model.isin(models.values())]
-    return _judge_robust(holds, f"{evidence}: {', '.join(gains)}", compared, level)
+    natural = [f"{CONVERSION}natural"]
+    pairs = {f"C3/{name}": ([f"{CONVERSION}{name}"], natural) for name in objectives}
+    return _more_stands("C3", rows, accuracies, level, pairs, ("robust start", "natural start"))
 
 
-def judge_ensemble(rows: pd.DataFrame, training_surrogate: str) -> Judgement:
-    """C4: the ensemble breaks at least `RELATIVE_GAIN` of what the training surrogate leaves standing, per network.
+def judge_ensemble(rows: pd.DataFrame, accuracies: pd.DataFrame, training_surrogate: str) -> Judgement:
+    """C4: of what the training surrogate leaves standing, the other members break more than `EFFECTS` says (a share
+    can be compared across accuracies; that some image more falls to 19 attacks than to one is no news).
 
-    rows: single members run `alone` on every sample, one eps. Networks that have not learned, or that the training
-    surrogate leaves below `FLOOR`, are not judged.
+    rows: single members run `alone` on every sample, one eps; mean over the networks of each seed.
     """
-    networks = ["model", "seed"]
-    alone = robust_accuracy(rows[rows.surrogate == training_surrogate], by=networks).set_index(networks).robust_accuracy
-    together = robust_accuracy(rows, by=networks).set_index(networks).robust_accuracy
-    clean = clean_accuracy(rows, by=networks).set_index(networks).clean_accuracy
-    judged = alone[(alone >= FLOOR) & (clean >= LEARNED)].index
-    gaps = 100 * (alone - together)
-    if len(judged) == 0:
-        return Judgement(
-            "not testable",
-            f"no network has {LEARNED:.0%} clean accuracy and keeps {FLOOR:.0%} under the training surrogate",
-            (),
-        )
-    shares = ((alone - together) / alone)[judged]
-    evidence = (
-        f"the ensemble takes {gaps[judged].min():.1f} to {gaps[judged].max():.1f} points from what the training "
-        f"surrogate leaves ({_percent(alone[judged])}), {shares.min():.0%} to {shares.max():.0%} of it; "
-        "claimed: 11-14 points, 25-29 %"
-    )
-    return judge([bool(share >= RELATIVE_GAIN - ROUNDING) for share in shares], evidence)
+    models = list(rows.model.unique())
+    alone, together = standing(rows[rows.surrogate == training_surrogate], models), standing(rows, models)
+    left = np.concatenate([alone[model].to_numpy() for model in models])
+    broken = left - np.concatenate([together[model].to_numpy() for model in models])
+    seeds = alone[models[0]].index
+    room = {model: float(alone[model].to_numpy().mean()) for model in models}
+    failures = not_learned(accuracies, models)
+    for model, share in room.items():
+        failures += no_room({f"{model}, training surrogate": share})
+    gap = 100 * broken.mean()
+    evidence = f"{gap:.1f} points of {100 * left.mean():.1f} % left; claimed: 11-14 points, 25-29 %"
+
+    def shares(means: np.ndarray) -> np.ndarray:
+        found = means.reshape(len(means), 2, len(models), len(seeds))
+        return (found[:, 0] / np.maximum(found[:, 1], ROUNDING)).mean(axis=1)
+
+    found = of_images(EFFECTS["C4"], np.concatenate([broken, left]).T, shares)
+    options = {"seeds": [int(seed) for seed in seeds], "samples": left.shape[1]}
+    return judge({"C4": found}, evidence, failures=failures, words={"C4": "share that other members break"}, **options)
 
 
 def judge_ablation(
-    table: pd.DataFrame, model: str, ablated: str, level: int, wording: str, *, ties_hold: bool = False
+    claim: str,
+    rows: pd.DataFrame,
+    accuracies: pd.DataFrame,
+    model: str,
+    ablated: str,
+    level: int,
+    moved: pd.Series,
+    wording: str,
 ) -> Judgement:
-    """C5, C6: per seed, the paper's way leaves more standing at `level`/255 than the ablated one, without losing more
-    than `CLOSE` of clean accuracy. ties_hold: as much is enough (C6 claims no more than that nothing is lost).
+    """C5: the paper's way leaves more standing at `level`/255 than the ablated one. C6: it leaves as much.
+
+    moved: per seed, the mean relative change of what is ablated (thresholds by fine-tuning; BatchNorm's scale from 1).
+    wording: the two sides, as "this against that".
     """
-    ours, other = _by_seed(table, model, level), _by_seed(table, ablated, level)
-    clean, other_clean = _by_seed(table, model, "clean"), _by_seed(table, ablated, "clean")
-    seeds = _common_seeds(ours, other)
-    ours, other = ours[seeds], other[seeds]
-    robust_gain, clean_gain = 100 * (ours - other), 100 * (clean - other_clean)
-    evidence = "; ".join(
-        f"seed {seed}: robust {robust_gain[seed]:+.1f}, clean {clean_gain[seed]:+.1f}" for seed in seeds
-    )
-    holds = [
-        bool(ours[seed] > other[seed] or (ties_hold and ours[seed] == other[seed]))
-        and _keeps(clean[seed], other_clean[seed])
-        for seed in seeds
-    ]
-    levels = f"robust at {level}/255 {_percent(ours)} against {_percent(other)}"
-    compared = table[table.model.isin((model, ablated))]
-    return _judge_robust(holds, f"{wording}: {levels}; points per seed: {evidence}", compared, level)
+    what = {"C5": "fine-tuning moves the thresholds", "C6": "BatchNorm's scale differs from 1"}[claim]
+    pairs, sides = {claim: ([model], [ablated])}, wording.split(" against ")
+    return _more_stands(claim, rows, accuracies, level, pairs, sides, not_applied(moved, what))
 
 
 def rank_correlation(ours: pd.Series, published: pd.Series) -> float:
@@ -156,30 +142,26 @@ def rank_correlation(ours: pd.Series, published: pd.Series) -> float:
     return float(ours[common].rank().corr(published[common].rank()))
 
 
-def _is_robust_conversion(table: pd.DataFrame) -> pd.Series:
-    return table.model.isin([f"SNN, conversion from {name}" for name in ("AT", "TRADES", "MART")])
-
-
-def _judge_robust(holds: list[bool], evidence: str, compared: pd.DataFrame, level: int) -> Judgement:
-    """`judge`, unless no row of `compared` is of a trained network that is robust at `level`/255."""
-    if holds and not ((compared.clean >= LEARNED) & (compared[level] >= FLOOR)).any():
-        reason = f"no network compared has {LEARNED:.0%} clean and {FLOOR:.0%} robust accuracy"
-        return Judgement("not testable", f"{reason}; {evidence}", tuple(holds))
-    return judge(holds, evidence)
-
-
-def _keeps(accuracy: float, reference: float) -> bool:
-    """Whether at most `CLOSE` is lost."""
-    return bool(accuracy - reference >= -CLOSE - ROUNDING)
-
-
-def _by_seed(table: pd.DataFrame, model: str, column: object) -> pd.Series:
-    return table[table.model == model].set_index("seed")[column]
-
-
-def _common_seeds(first: pd.Series, second: pd.Series) -> list[int]:
-    return sorted(set(first.index) & set(second.index))
-
-
-def _percent(values: pd.Series) -> str:
-    return f"{100 * values.mean():.1f} ± {100 * values.std(ddof=0):.1f} %"
+def _more_stands(
+    claim: str,
+    rows: pd.DataFrame,
+    accuracies: pd.DataFrame,
+    level: int,
+    pairs: dict[str, tuple[Collection[str], Collection[str]]],
+    sides: Collection[str],
+    failures: Collection[str] = (),
+) -> Judgement:
+    """Judge, for every part, the mean standing of its first models against that of its second, at one level."""
+    rows = at_level(rows, level)
+    first, second = (list(dict.fromkeys(name for pair in pairs.values() for name in pair[side])) for side in (0, 1))
+    tables = standing(rows, [*first, *second])
+    failures = [*failures, *not_learned(accuracies, [*first, *second])]
+    parts, words = {}, {}
+    for name, (plus, minus) in pairs.items():
+        means = mean_of(tables, plus), mean_of(tables, minus)
+        failures += no_room(dict(zip(sides, map(float, (means[0].mean(), means[1].mean())), strict=True)))
+        parts[name] = of_differences(EFFECTS[claim], means[0] - means[1])
+        words[name] = f"{name.partition('/')[2] or ' minus '.join(sides)}, standing at {level}/255"
+    seeds = [int(seed) for seed in tables[first[0]].index]
+    evidence = told(rows, dict(zip(sides, (first, second), strict=True)))
+    return judge(parts, evidence, seeds=seeds, samples=tables[first[0]].shape[1], failures=failures, words=words)

@@ -1,4 +1,4 @@
-"""From the rows of the theorems to verdicts on the claims L5-L7; each rule is stated and returns its numbers."""
+"""From the rows of the theorems to verdicts on the claims L5, L6a and L7."""
 
 from __future__ import annotations
 
@@ -8,19 +8,17 @@ from scipy import stats
 
 from snnlib.companion.luu2025.networks import HEADLINE_EPS
 from snnlib.companion.luu2025.theorems import DEPLOYED, RELAXED
-from snnlib.companion.verdicts.luu2025 import Judgement, judge
+from snnlib.companion.verdicts.effects import EFFECTS
+from snnlib.companion.verdicts.preconditions import not_learned
+from snnlib.companion.verdicts.rules import Estimate, Judgement, estimate, judge, of_counts, untestable
 from snnlib.errors import InputError
 from snnlib.theory.checks import INTEGRAL_UP_TO
 from snnlib.theory.measured import BELOW, UNDEFINED_CONSTANT
 
-TOLERATED = 0.05
-"""Share of samples that may leave the bounds before a network counts as leaving them; our choice."""
 BREAKDOWN = 0.1
 """Relative error of √ρ_adv = eps ‖g‖₁ from which the linearisation counts as broken."""
 SPREAD = 0.05
 """Share of d by which ‖g‖₀ must vary (10th to 90th percentile) before a rank by it means something."""
-FACTOR = 2.0
-"""Ratio of 90th to 10th percentile from which vulnerability counts as varying."""
 IDLE = 0.95
 """1 − S from which input-gradient sparsity contributes next to nothing to the bound of R-4.3."""
 NORMS = ("l0", "l1_squared", "l2_squared")
@@ -47,11 +45,11 @@ def breakdown(rows: pd.DataFrame) -> pd.DataFrame:
 
 def judge_ratio(rows: pd.DataFrame) -> Judgement:
     """L5: theorem 4.1 applies, its gradient being the derivative (`integral_error`), and 3 ≤ ratio ≤ 3‖g‖₀ is not
-    refuted, for all but `TOLERATED` of the samples of each seed.
+    refuted, for all but the share of samples that `EFFECTS` leaves.
 
-    Asked of the relaxation at its smallest eps, and of the deployed network at each of its eps from there on (below, it
-    does not move at all: the ratio is 0/0). Both at every seed: reproduced. The relaxation alone: mixed, because the
-    theorem then speaks of a network that nobody deploys. A lower bound within the noise's interval is not refuted.
+    Asked of the relaxation at its smallest eps, and of the deployed network at the worst of its eps from there on
+    (below, it does not move at all: the ratio is 0/0). Where only the first holds the theorem speaks of a network that
+    nobody deploys: mixed. A lower bound within the noise's interval is not refuted.
     """
     relaxed, deployed = rows[rows.network_is == RELAXED], rows[rows.network_is == DEPLOYED]
     if relaxed.empty or deployed.empty:
@@ -60,7 +58,6 @@ def judge_ratio(rows: pd.DataFrame) -> Judgement:
     headline = deployed[(deployed.eps255 - 255 * HEADLINE_EPS).abs() < 1e-6]
     still = deployed[deployed.eps255 == deployed.eps255.min()]
     moved = deployed[deployed.eps255 >= smallest.eps255.iloc[0]]
-    in_theory, in_use = (_applies_and_holds(part) for part in (smallest, moved))
     reach = breakdown(relaxed).linear_up_to
     off = [(part.ratio / part.first_order).median() for part in (smallest, headline)]
     refuted = [100 * leaves(part).mean() for part in (smallest, moved)]
@@ -73,17 +70,19 @@ def judge_ratio(rows: pd.DataFrame) -> Judgement:
         f"{100 * still.verdict.eq(UNDEFINED_CONSTANT).mean():.0f} % at {still.eps255.iloc[0]:.1g}/255; upper bound "
         f"over first order {(smallest.upper / smallest.first_order).median():.1f}"
     )
-    holds = tuple(a and b for a, b in zip(in_theory, in_use, strict=True))
-    if all(in_theory) and not all(holds):
-        return Judgement("mixed", evidence, holds)
-    return judge(list(holds), evidence)
+    counts = {"L5/relaxation": _outside(smallest), "L5/deployed": _outside(moved)}
+    parts = {name: of_counts(EFFECTS["L5"], table["sum"], table["size"]) for name, table in counts.items()}
+    words = {"L5/relaxation": "samples outside, relaxation", "L5/deployed": "samples outside, deployed"}
+    table = counts["L5/deployed"]
+    size = {"seeds": [int(seed) for seed in table.index], "samples": int(table["size"].min())}
+    return judge(parts, evidence, words=words, **size)
 
 
-def _applies_and_holds(rows: pd.DataFrame) -> list[bool]:
-    """For each seed: at every eps, all but `TOLERATED` of the samples are within the theorem and not against it."""
-    out = leaves(rows) | ~rows.integral_error.le(INTEGRAL_UP_TO)
-    worst = rows.assign(out=out).groupby(["seed", "eps255"]).out.mean().groupby("seed").max()
-    return [bool(share <= TOLERATED) for share in worst]
+def _outside(rows: pd.DataFrame) -> pd.DataFrame:
+    """Per seed, at the eps at which most are: how many samples are outside the theorem or against it, of how many."""
+    rows = rows.assign(out=leaves(rows) | ~rows.integral_error.le(INTEGRAL_UP_TO))
+    worst = rows.groupby("eps255").out.mean().idxmax()
+    return rows[rows.eps255 == worst].groupby("seed").out.agg(["sum", "size"])
 
 
 def rank_correlations(ranking: pd.DataFrame, seed: int = 0) -> pd.DataFrame:
@@ -92,20 +91,27 @@ def rank_correlations(ranking: pd.DataFrame, seed: int = 0) -> pd.DataFrame:
     One row per model, seed and norm: correlation, low, high (percentiles over `RESAMPLES` resamples of the samples),
     samples, spread (10th to 90th percentile of the norm over its maximum). NaN where the norm or ρ_adv is constant.
     """
-    random = np.random.default_rng(seed)
     rows = []
     for (model, number), group in ranking.groupby(["model", "seed"]):
-        picks = random.integers(0, len(group), (RESAMPLES, len(group)))
-        vulnerable = group.rho_adv.to_numpy()
         for norm in NORMS:
-            values = group[norm].to_numpy()
-            again = _spearman(values[picks], vulnerable[picks])
+            point, again = _resampled(group, norm, seed)
             again = again[~np.isnan(again)]
             low, high = np.percentile(again, [2.5, 97.5]) if len(again) else (np.nan, np.nan)
-            spread = np.subtract(*np.percentile(values, [90, 10])) / max(np.abs(values).max(), np.finfo(float).tiny)
-            row = {"correlation": _spearman(values[None], vulnerable[None])[0], "low": low, "high": high}
-            rows.append({"model": model, "seed": number, "norm": norm, **row, "samples": len(group), "spread": spread})
+            row = {"correlation": point, "low": low, "high": high, "samples": len(group)}
+            rows.append({"model": model, "seed": number, "norm": norm, **row, "spread": _spread(group[norm])})
     return pd.DataFrame(rows)
+
+
+def _resampled(group: pd.DataFrame, norm: str, seed: int = 0) -> tuple[float, np.ndarray]:
+    """Spearman's correlation of a norm with ρ_adv within a network, and the same over resamples of its samples."""
+    picks = np.random.default_rng(seed).integers(0, len(group), (RESAMPLES, len(group)))
+    values, vulnerable = group[norm].to_numpy(), group.rho_adv.to_numpy()
+    return _spearman(values[None], vulnerable[None])[0], _spearman(values[picks], vulnerable[picks])
+
+
+def _spread(values: pd.Series) -> float:
+    """10th to 90th percentile, over the maximum."""
+    return float(np.subtract(*np.percentile(values, [90, 10])) / max(np.abs(values).max(), np.finfo(float).tiny))
 
 
 def dose_exponents(dose: pd.DataFrame) -> pd.DataFrame:
@@ -125,43 +131,52 @@ def dose_exponents(dose: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=[*keys, "exponent"])
 
 
-def judge_scaling(ranking: pd.DataFrame, dose: pd.DataFrame) -> Judgement:
-    """L6: within every network of a seed ‖g‖₀ varies (`SPREAD`) and ranks the samples by ρ_adv (interval above 0).
+def judge_scaling(ranking: pd.DataFrame, dose: pd.DataFrame, accuracies: pd.DataFrame) -> Judgement:
+    """L6a: within a network ‖g‖₀ ranks the samples by ρ_adv (Spearman, mean over the networks of each seed).
 
-    Where ‖g‖₀ does not vary while ρ_adv does by `FACTOR`, the claim fails: equal counts, unequal vulnerability. Where
-    neither varies: not testable.
+    Not testable where ‖g‖₀ varies by less than `SPREAD` within some network: equal counts rank nothing.
     """
     ranks = rank_correlations(ranking)
     if ranks.empty:
         raise InputError("no samples to rank; expected rows of at least one network")
-    count = ranks[ranks.norm == "l0"]
-    varies = [_varies(group.rho_adv) for _, group in ranking.groupby(["model", "seed"])]
-    holds = count.assign(ok=(count.spread >= SPREAD) & (count.low > 0)).groupby("seed").ok.all()
-    middle = ranks.groupby("norm")[["correlation", "low", "high"]].median()
-    by_norm = {norm: f"{row.correlation:.2f} [{row.low:.2f}, {row.high:.2f}]" for norm, row in middle.iterrows()}
+    spread = ranks[ranks.norm == "l0"].spread
+    middle = ranks.groupby("norm").correlation.median()
     power = dose_exponents(dose).groupby("network_is").exponent.median()
     evidence = (
-        f"‖g‖₀ varies by {100 * count.spread.min():.2g}-{100 * count.spread.max():.2g} % of d, ρ_adv by a factor of "
-        f"{min(varies):.2g}-{max(varies):.2g} (10th to 90th percentile of a network); rank correlation with ρ_adv: "
-        f"‖g‖₀ {by_norm['l0']}, ‖g‖₁² {by_norm['l1_squared']}, ‖g‖₂² {by_norm['l2_squared']} (95 % by bootstrap, "
-        f"medians of networks); ‖g‖₀ set by hand: ρ_adv ∝ ‖g‖₀^{power.get(RELAXED, np.nan):.1f} at first order, "
+        f"‖g‖₀ varies by {100 * spread.min():.2g}-{100 * spread.max():.2g} % (10th to 90th percentile of a network); "
+        f"rank correlation of ρ_adv with ‖g‖₁² {middle['l1_squared']:.2f}, with ‖g‖₂² {middle['l2_squared']:.2f} "
+        f"(medians of networks); ‖g‖₀ set by hand: ρ_adv ∝ ‖g‖₀^{power.get(RELAXED, np.nan):.1f} at first order, "
         f"^{power.get(DEPLOYED, np.nan):.1f} deployed at 6/255"
     )
-    if (count.spread < SPREAD).all() and max(varies) < FACTOR:
-        return Judgement("not testable", f"neither varies; {evidence}", tuple(holds))
-    return judge([bool(value) for value in holds], evidence)
+    size = {"seeds": sorted(int(seed) for seed in ranking.seed.unique()), "samples": int(ranks["samples"].min())}
+    if spread.min() < SPREAD:
+        return untestable("L6a", f"‖g‖₀ does not vary (expected {SPREAD:.0%}); {evidence}", **size)
+    failures = not_learned(accuracies, ranking.model.unique())
+    words = {"L6a": "rank correlation of ρ_adv with ‖g‖₀"}
+    return judge({"L6a": correlation(ranking)}, evidence, failures=failures, words=words, **size)
+
+
+def correlation(ranking: pd.DataFrame) -> Estimate:
+    """Spearman's correlation of ‖g‖₀ with ρ_adv, mean over the networks of a seed and over seeds."""
+    points, draws = [], []
+    for _, networks in ranking.groupby("seed"):
+        found = [_resampled(group, "l0") for _, group in networks.groupby("model")]
+        points.append(np.mean([point for point, _ in found]))
+        draws.append(np.nanmean([again for _, again in found], axis=0))
+    return estimate(EFFECTS["L6a"], points, np.array(draws).T)
 
 
 def judge_density(rows: pd.DataFrame) -> Judgement:
     """L7: no layer's weight gradient is denser than (1 − S)·r, per sample and per batch with BatchNorm in eval mode.
 
-    "mixed" where that holds while 1 − S is at least `IDLE` in the median layer: then spikes alone make the bound.
+    Not testable where 1 − S is at least `IDLE` in the median layer: then spikes alone make the bound, and the input
+    gradient's sparsity, of which the claim speaks, is not there.
     """
     judged = rows[(rows.batch_norm == "eval") & rows.behind_neuron]
     if judged.empty:
         raise InputError("no layer with a neuron right behind it; expected rows of weight_gradient_density")
     broken = judged.density > judged.architecture_spikes * (1 + 1e-9)
-    holds = (~broken).groupby(judged.seed).all()
+    counts = broken.groupby(judged.seed).agg(["sum", "size"])
     train = rows[(rows.batch_norm == "train") & rows.behind_neuron]
     sample = judged[judged.per == "sample"]
     evidence = (
@@ -171,9 +186,17 @@ def judge_density(rows: pd.DataFrame) -> Judgement:
         f"of non-zeros give {100 * sample['union'].mean():.1f} %; BatchNorm in train mode, per batch: "
         f"{int((train.density > train.architecture_spikes * (1 + 1e-9)).sum())} of {len(train)} above"
     )
-    if holds.all() and (1 - sample.S).median() >= IDLE:
-        return Judgement("mixed", f"holds, but by spikes alone; {evidence}", tuple(bool(value) for value in holds))
-    return judge([bool(value) for value in holds], evidence)
+    failures = []
+    if (1 - sample.S).median() >= IDLE:
+        failures = ["the input gradient has no zeros to bound anything by"]
+    return judge(
+        {"L7": of_counts(EFFECTS["L7"], counts["sum"], counts["size"])},
+        evidence,
+        seeds=[int(seed) for seed in counts.index],
+        samples=int(counts["size"].min()),
+        failures=failures,
+        words={"L7": "gradients above the bound"},
+    )
 
 
 def _spearman(a: np.ndarray, b: np.ndarray) -> np.ndarray:
@@ -182,8 +205,3 @@ def _spearman(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     a, b = (rank - rank.mean(1, keepdims=True) for rank in ranks)
     size = np.sqrt((a**2).sum(1) * (b**2).sum(1))
     return np.divide((a * b).sum(1), size, out=np.full(len(a), np.nan), where=size > 0)
-
-
-def _varies(values: pd.Series) -> float:
-    low, high = np.percentile(values, [10, 90])
-    return high / low if low > 0 else np.inf if high > 0 else 1.0
