@@ -23,21 +23,31 @@ paid by a sample that is never fooled; the others leave the batch at the step th
 | `rays` | at most queries + 2 | 0 | 2000 queries |
 | `transfer` | 1 + points | 0 | 1 point; the source's cost is not counted |
 | `bit_flip` | 1 + rounds | 1 + rounds | 50 rounds |
+| `ensemble_attack` | members · the attack's | members · the attack's | 19 members |
+| `adaptive_ensemble` | steps + turns + 1 | steps | 64 steps |
 
 `eot` multiplies all of it. A stand-in gradient (`same_forward` False) adds a forward for every backward. The losses
 "kl" and "targeted_dlr" ask for the clean logits: a forward more, unless the attack scores the clean sample anyway.
 No weight gradients are computed, a static input runs through the first layer once instead of T times, and a batch that
 shrinks does not compile the neuron kernels again.
+
+A model that is not from here passes a few images twice more, uncounted, before an attack: see `entrance`. One attack
+runs at a time in a process: threads wait for each other, because an attack changes how its model is differentiated.
 """
 
+from snnlib.attacks import gradients
+from snnlib.attacks.adaptive import AdaptiveResult, adaptive_ensemble
 from snnlib.attacks.apgd import apgd, apgd_targeted
 from snnlib.attacks.bit_flip import bit_flip
 from snnlib.attacks.budget import Budget
+from snnlib.attacks.ensemble import MEMBERS, EnsembleResult, MemberResult, ensemble_attack, worst_case
+from snnlib.attacks.gradients import parse_gradient
 from snnlib.attacks.losses import LOSSES
 from snnlib.attacks.momentum import mi_fgsm
 from snnlib.attacks.noise import random_noise
 from snnlib.attacks.projected_gradient import pgd
 from snnlib.attacks.rays import rays
+from snnlib.attacks.registry import ATTACKS
 from snnlib.attacks.result import AttackResult, concatenate
 from snnlib.attacks.sa_pgd import sa_pgd
 from snnlib.attacks.single_step import fgsm, r_fgsm
@@ -45,32 +55,25 @@ from snnlib.attacks.spsa import spsa
 from snnlib.attacks.square import square
 from snnlib.attacks.transfer import transfer
 
-ATTACKS = {
-    "fgsm": fgsm,
-    "r_fgsm": r_fgsm,
-    "pgd": pgd,
-    "mi_fgsm": mi_fgsm,
-    "apgd": apgd,
-    "apgd_targeted": apgd_targeted,
-    "sa_pgd": sa_pgd,
-    "square": square,
-    "spsa": spsa,
-    "rays": rays,
-    "random_noise": random_noise,
-}
-"""Those of the plain signature; `transfer` wants a source, `bit_flip` a budget of flips."""
-
 __all__ = [
     "ATTACKS",
     "LOSSES",
+    "MEMBERS",
+    "AdaptiveResult",
     "AttackResult",
     "Budget",
+    "EnsembleResult",
+    "MemberResult",
+    "adaptive_ensemble",
     "apgd",
     "apgd_targeted",
     "bit_flip",
     "concatenate",
+    "ensemble_attack",
     "fgsm",
+    "gradients",
     "mi_fgsm",
+    "parse_gradient",
     "pgd",
     "r_fgsm",
     "random_noise",
@@ -79,4 +82,5 @@ __all__ = [
     "spsa",
     "square",
     "transfer",
+    "worst_case",
 ]

@@ -33,7 +33,7 @@ LONGEST_STEP, SHORTEST_STEP = 2.0, 0.25
 MOMENTUM = 0.5
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class AdaptiveResult(EnsembleResult):
     """An `EnsembleResult` whose one member is `ADAPTIVE`, with what was chosen.
 
@@ -80,7 +80,7 @@ def adaptive_ensemble(
     Errors: InputError for parameters that do not fit, and a `batch_norm` other than "eval".
     """
     members = {name: member for name, member in MEMBERS.items() if member.same_forward} if members is None else members
-    check_count("steps", steps)
+    steps = check_count("steps", steps)
     if batch_norm != "eval":
         raise InputError(f"batch_norm is {batch_norm!r}; the adaptive ensemble needs 'eval': its samples leave")
     gradient = PerSample(tuple(members.values()))

@@ -62,8 +62,8 @@ def apgd(
     Errors: InputError for inputs or parameters that do not fit and for a model without gradient.
     **Source:** Croce & Hein 2020 (AutoAttack), algorithm 1.
     """
-    check_count("steps", steps)
-    check_restarts(restarts, batch_norm)
+    steps = check_count("steps", steps)
+    restarts = check_restarts(restarts, batch_norm)
     with open_session(model, images, labels, budget, gradient, generator, batch_norm, loss, eot=eot) as session:
         _climb_repeatedly(session, steps, restarts)
         return session.result()
@@ -92,8 +92,8 @@ def apgd_targeted(
     Errors: as `apgd`; the loss needs 4 classes.
     **Source:** Croce & Hein 2020 (AutoAttack), section 4.2; one restart per target as in the authors' standard version.
     """
-    check_count("steps", steps)
-    check_count("targets", targets)
+    steps = check_count("steps", steps)
+    targets = check_count("targets", targets)
     with open_session(model, images, labels, budget, gradient, generator, batch_norm, loss, eot=eot) as session:
         reachable = 1 if session.fixed_batch else min(targets, session.classes - 1)
         _climb_repeatedly(session, steps, reachable, targeted=True)

@@ -42,9 +42,9 @@ def bit_flip(
     for binary event frames), who test each flip, go on without a limit and in the end take needless flips back.
     Errors: InputError for inputs or parameters that do not fit, a code that is not 0/1, a model without gradient.
     """
-    check_count("rounds", rounds)
+    rounds = check_count("rounds", rounds)
     if flips_per_round is not None:
-        check_count("flips_per_round", flips_per_round)
+        flips_per_round = check_count("flips_per_round", flips_per_round)
     if batch_norm != "eval":
         raise InputError(f'batch_norm is {batch_norm!r}; bit_flip tests each round on the deployed network; use "eval"')
     check_slope_at_origin(loss)

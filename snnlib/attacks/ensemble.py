@@ -13,10 +13,10 @@ from hashlib import blake2b
 import torch
 from torch import Tensor, nn
 
-from snnlib.attacks import ATTACKS
 from snnlib.attacks.budget import Budget
 from snnlib.attacks.gradients import SpikeGradient, backward_through_rate, bptt, relu_proxy, straight_through
 from snnlib.attacks.inputs import check_inputs
+from snnlib.attacks.registry import ATTACKS
 from snnlib.attacks.result import AttackResult
 from snnlib.errors import InputError
 from snnlib.neurons import surrogates
@@ -47,17 +47,20 @@ MEMBERS: dict[str, SpikeGradient] = _members()
 """
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class MemberResult:
     """What one member did. index: [n] int64, the samples it ran on, as positions in the batch; result: of these n."""
 
     index: Tensor
     result: AttackResult
 
+    def __repr__(self) -> str:
+        return f"broke {int(self.result.success.sum()):,} of {len(self.index):,}"
 
-@dataclass(frozen=True)
+
+@dataclass(frozen=True, repr=False)
 class EnsembleResult:
-    """Outcome of an ensemble on N samples.
+    """Outcome of an ensemble on N samples; prints as the worst case and a line for each member.
 
     result: per sample the worst case. A sample that was fooled carries the point of the first member that fooled it,
     and its step within that member; one that never was, the point of the highest loss of all members. Passes are summed
@@ -67,6 +70,11 @@ class EnsembleResult:
 
     result: AttackResult
     by_member: dict[str, MemberResult]
+
+    def __repr__(self) -> str:
+        width = max(map(len, self.by_member), default=0)
+        members = (f"{name:>{width}}  {member}" for name, member in self.by_member.items())
+        return "\n".join([f"{type(self).__name__}, worst case: {self.result}", *members])
 
 
 def ensemble_attack(

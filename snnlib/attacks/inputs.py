@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import sys
+from numbers import Integral, Real
 
 import torch
 from torch import Tensor, nn
 
 from snnlib.attacks.budget import Budget
+from snnlib.attacks.entrance import check_model
 from snnlib.errors import InputError
 
 
@@ -29,7 +31,9 @@ def check_inputs(
     if generator is not None and not isinstance(generator, torch.Generator):
         raise InputError(f"generator is {generator!r}; expected None or torch.Generator().manual_seed(...)")
     _check_images(images)
+    _check_layout(model, images)
     _check_labels(labels, len(images))
+    check_model(model)
 
 
 def _check_images(images: Tensor) -> None:
@@ -49,6 +53,17 @@ def _check_images(images: Tensor) -> None:
         )
 
 
+def _check_layout(model: nn.Module, images: Tensor) -> None:
+    """A batch [N, H, W, C] fits every model that flattens its input, and many a convolution."""
+    if images.dim() != 4 or not images.shape[3] <= 4 < min(images.shape[1:3]):
+        return
+    taken = [module.in_channels for module in model.modules() if isinstance(module, nn.Conv2d)][:1]
+    if taken != [images.shape[1]]:
+        raise InputError(
+            f"images have shape {list(images.shape)}, channels last; expected [N, C, H, W]; permute(0, 3, 1, 2)"
+        )
+
+
 def _check_labels(labels: Tensor, count: int) -> None:
     if not isinstance(labels, Tensor) or labels.is_floating_point() or labels.dtype == torch.bool:
         kind = labels.dtype if isinstance(labels, Tensor) else type(labels).__name__
@@ -57,8 +72,9 @@ def _check_labels(labels: Tensor, count: int) -> None:
         raise InputError(
             f"labels have shape {list(labels.shape)}; expected [{count}], one class number per image"
         )
-    if labels.amin() < 0:
-        raise InputError(f"labels contain {int(labels.amin())}; expected class numbers from 0")
+    lowest = int(labels.to(torch.int64).amin())
+    if lowest < 0:
+        raise InputError(f"labels contain {lowest}; expected class numbers from 0")
 
 
 def check_logits_shape(logits: Tensor, count: int) -> None:
@@ -74,9 +90,10 @@ def check_logits(logits: Tensor, labels: Tensor, loss: str = "ce", fewest_classe
     """Errors: InputError for logits that are not finite, labels beyond the classes, or too few classes for `loss`."""
     if not logits.isfinite().all():
         raise InputError("the model's logits contain NaN or infinity before any step; check its weights")
-    if labels.amax() >= logits.shape[1]:
+    highest = int(labels.to(torch.int64).amax())
+    if highest >= logits.shape[1]:
         raise InputError(
-            f"labels contain {int(labels.amax())}, but the model has classes 0..{logits.shape[1] - 1}"
+            f"labels contain {highest}, but the model has classes 0..{logits.shape[1] - 1}"
         )
     if logits.shape[1] < fewest_classes:
         raise InputError(
@@ -85,18 +102,20 @@ def check_logits(logits: Tensor, labels: Tensor, loss: str = "ce", fewest_classe
         )
 
 
-def check_count(name: str, value: int) -> None:
-    """Errors: InputError unless `value` is a whole number of 1 or more."""
-    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+def check_count(name: str, value: int) -> int:
+    """`value` as a Python int. Errors: InputError unless it is a whole number of 1 or more, NumPy's included."""
+    if isinstance(value, bool) or not isinstance(value, Integral) or value < 1:
         raise InputError(f"{name} is {value!r}; expected a whole number of 1 or more")
+    return int(value)
 
 
 def check_length(
     name: str, value: float, at_most: float = sys.float_info.max, unit: str = ", in pixel units"
-) -> None:
-    """Errors: InputError, naming the unit, unless `value` is a finite number in 0..`at_most`."""
-    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= at_most:
+) -> float:
+    """`value` as a Python number. Errors: InputError, naming the unit, unless it is finite and in 0..`at_most`."""
+    if isinstance(value, bool) or not isinstance(value, Real) or not 0 <= float(value) <= at_most:
         raise InputError(f"{name} is {value!r}; expected a number in 0..{at_most:.4g}{unit}")
+    return value if isinstance(value, int) else float(value)
 
 
 def check_flag(name: str, value: bool) -> None:
@@ -105,9 +124,10 @@ def check_flag(name: str, value: bool) -> None:
         raise InputError(f"{name} is {value!r}; expected True or False")
 
 
-def check_restarts(restarts: int, batch_norm: str, early_stop: bool = True) -> None:
-    """Errors: InputError unless `restarts` is a count of 1 or more, and 1 where the attack ends at its last point."""
-    check_count("restarts", restarts)
+def check_restarts(restarts: int, batch_norm: str, early_stop: bool = True) -> int:
+    """`restarts` as a Python int. Errors: InputError unless it is a count of 1 or more, and 1 where the attack ends at
+    its last point."""
+    restarts = check_count("restarts", restarts)
     if restarts > 1 and batch_norm != "eval":
         raise InputError(
             f'restarts is {restarts} with batch_norm="{batch_norm}"; that protocol has one start; set 1'
@@ -116,3 +136,4 @@ def check_restarts(restarts: int, batch_norm: str, early_stop: bool = True) -> N
         raise InputError(
             f"restarts is {restarts} with early_stop=False, which returns the last point of one start; set restarts=1"
         )
+    return restarts

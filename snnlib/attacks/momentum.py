@@ -40,11 +40,11 @@ def mi_fgsm(
     Errors: InputError for inputs or parameters that do not fit and for a model without gradient.
     **Source:** Dong et al. 2018, algorithm 1; "l2" its equation 8.
     """
-    check_count("steps", steps)
+    steps = check_count("steps", steps)
     check_start(start, loss)
-    check_length("decay", decay, unit="")
+    decay = check_length("decay", decay, unit="")
     if step_size is not None:
-        check_length("step_size", step_size)
+        step_size = check_length("step_size", step_size)
     with open_session(model, images, labels, budget, gradient, generator, batch_norm, loss, eot=eot) as session:
         step_size = budget.eps / steps if step_size is None else step_size
         if start != "none" and not session.fixed_batch:

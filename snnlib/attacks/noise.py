@@ -33,7 +33,7 @@ def random_noise(
     whatever its loss. A gradient attack that finds less than this is blind, not the model robust.
     Errors: InputError for inputs or parameters that do not fit.
     """
-    check_count("draws", draws)
+    draws = check_count("draws", draws)
     if draws > 1 and batch_norm != "eval":
         raise InputError(
             f'draws is {draws} with batch_norm="{batch_norm}"; that protocol has one start; set 1'

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 
 from torch import Tensor, nn
+from torch.jit import ScriptModule
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from snnlib.attacks.gradients import SpikeGradient, SpikeRule, bptt
@@ -13,6 +15,10 @@ from snnlib.errors import InputError
 from snnlib.neurons.surrogates import Surrogate
 
 BATCH_NORM_MODES = ("eval", "train", "train-and-keep")
+ONE_AT_A_TIME = threading.RLock()
+"""Held while a model is prepared: an attack in another thread would find its surrogate, or leave it behind, and both
+would draw from the process's one random state. One lock for all models, so that no two attacks can wait for each other.
+"""
 
 
 class PreparedModel:
@@ -55,12 +61,21 @@ class PreparedModel:
             self.rule.active(index, repeat)
 
     def switch_modes(self) -> None:
-        for module in self.model.modules():
-            module.training = False
+        _set_training_flags(dict.fromkeys(_with_mode(self.model), False))
         for module in self._batch_norms:
             module.training = self.batch_norm != "eval"
         if self.batch_norm == "train":
             self._lend_statistics()
+
+    @contextmanager
+    def frozen_batch_norm(self) -> Iterator[None]:
+        """Inside, BatchNorm uses running statistics and moves none."""
+        flags = {module: module.training for module in self._batch_norms}
+        _set_training_flags(dict.fromkeys(flags, False))
+        try:
+            yield
+        finally:
+            _set_training_flags(flags)
 
     def freeze_batch_norm(self) -> None:
         """From here on BatchNorm uses running statistics: those of the start, or the drifted ones if kept."""
@@ -90,7 +105,7 @@ def prepared(
 
     Restored: the training flag of each module, the BatchNorm buffers (not for "train-and-keep"),
     `requires_grad` of each parameter, and how each neuron is differentiated. `.grad` is never written, because weight
-    gradients are off inside.
+    gradients are off inside. Threads wait for each other.
 
     gradient: how the attacker differentiates spikes, see `snnlib.attacks.gradients`; a surrogate stands for `bptt` with
     it; None = the model's own.
@@ -101,22 +116,33 @@ def prepared(
     """
     if batch_norm not in BATCH_NORM_MODES:
         raise InputError(f"batch_norm is {batch_norm!r}; expected one of {', '.join(BATCH_NORM_MODES)}")
+    if batch_norm != "eval" and any(isinstance(module, ScriptModule) for module in model.modules()):
+        raise InputError(
+            f"batch_norm is {batch_norm!r} and the model is TorchScript, whose BatchNorm is out of reach; "
+            "use 'eval', or the model before it was scripted"
+        )
     if isinstance(gradient, Surrogate):
         gradient = bptt(gradient)
     if gradient is not None and not isinstance(gradient, SpikeGradient):
         raise InputError(f"gradient is {gradient!r}; expected None or e.g. surrogates.atan(alpha=2.0)")
-    lent = PreparedModel(model, batch_norm, gradient)
     if gradient is not None:
         gradient.check(model)
-    with ExitStack() as on_exit:
+    with ONE_AT_A_TIME, ExitStack() as on_exit:
+        lent = PreparedModel(model, batch_norm, gradient)
         on_exit.callback(lent.restore_statistics)
-        on_exit.callback(_set_training_flags, {module: module.training for module in model.modules()})
+        on_exit.callback(_set_training_flags, {module: module.training for module in _with_mode(model)})
         on_exit.callback(_set_requires_grad, {weight: weight.requires_grad for weight in model.parameters()})
         if gradient is not None and lent.same_forward:
             lent.rule = on_exit.enter_context(gradient.applied(model))
         lent.switch_modes()
-        model.requires_grad_(False)
+        # One by one: TorchScript refuses `model.requires_grad_`.
+        _set_requires_grad(dict.fromkeys(model.parameters(), False))
         yield lent
+
+
+def _with_mode(model: nn.Module) -> list[nn.Module]:
+    """Modules that have a training flag; frozen TorchScript has none."""
+    return [module for module in model.modules() if hasattr(module, "training")]
 
 
 def _set_training_flags(flags: dict[nn.Module, bool]) -> None:

@@ -49,7 +49,13 @@ def pgd(
     Errors: InputError for inputs or parameters that do not fit and for a model without gradient.
     **Source:** Madry et al. 2018, section 2.1; Zhang et al. 2019 (TRADES) for "gaussian" and "kl".
     """
-    _check_parameters(steps, step_size, restarts, start, loss, batch_norm, early_stop)
+    steps = check_count("steps", steps)
+    restarts = check_restarts(restarts, batch_norm, early_stop)
+    check_start(start, loss)
+    if step_size is not None:
+        step_size = check_length("step_size", step_size)
+    if restarts > 1 and start == "none":
+        raise InputError(f"restarts is {restarts} without a random start: all would be equal; set start='uniform'")
     with open_session(
         model, images, labels, budget, gradient, generator, batch_norm, loss, eot=eot, early_stop=early_stop
     ) as session:
@@ -75,17 +81,3 @@ def _climb(session: Session, restart: int, steps: int, step_size: float, start: 
         session.settle(x, steps)
     else:
         session.record(x, earlier_steps + steps)
-
-
-def _check_parameters(
-    steps: int, step_size: float | None, restarts: int, start: str, loss: str, batch_norm: str, early_stop: bool
-) -> None:
-    check_count("steps", steps)
-    check_restarts(restarts, batch_norm, early_stop)
-    check_start(start, loss)
-    if step_size is not None:
-        check_length("step_size", step_size)
-    if restarts > 1 and start == "none":
-        raise InputError(
-            f"restarts is {restarts} without a random start: all would be equal; set start='uniform'"
-        )

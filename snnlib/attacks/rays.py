@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from numbers import Real
+
 import torch
 from torch import Tensor, nn
 
@@ -40,16 +42,16 @@ def rays(
     spent or no single pixel helps, and the point of the smallest radius is returned; `linf` is that radius, where the
     box does not cut it, and with eps = 1 it is there for every sample for which a boundary was found. A sample for
     which none of the corners of the box first tried is misclassified is out of its reach.
-    A point within eps is judged by one pass more, on a fresh draw of a randomised model (whose draws here do depend on
-    the batch); a sample whose radius stays above eps ends, judged too, at eps along its best direction.
+    A point within eps is judged by one pass more, on a fresh draw of a randomised model; a sample whose radius stays
+    above eps ends, judged too, at eps along its best direction.
     `first_successful_step` counts directions; forwards = 1 (clean) + decisions asked + passes that judged.
     **Source:** Chen & Gu 2020 (RayS), algorithms 2 and 3 with the fast check; blocks in the order C, H, W.
     Errors: InputError for inputs or parameters that do not fit, and for another norm.
     """
-    check_count("queries", queries)
+    queries = check_count("queries", queries)
     check_flag("early_stop", early_stop)
     check_query_attack("rays", batch_norm, loss)
-    if isinstance(tolerance, bool) or not isinstance(tolerance, int | float) or not 0 < tolerance <= 1:
+    if isinstance(tolerance, bool) or not isinstance(tolerance, Real) or not 0 < tolerance <= 1:
         raise InputError(f"tolerance is {tolerance!r}; expected a length above 0 in pixel units, such as 1e-4")
     with open_session(model, images, labels, budget, None, generator, batch_norm, loss) as session:
         if budget.norm != "linf":

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 
+import pandas as pd
 import torch
 from torch import Tensor
 
@@ -12,9 +13,9 @@ from snnlib.attacks.budget import Budget, l2_distance, linf_distance
 from snnlib.errors import InputError
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class AttackResult:
-    """Outcome of one attack on N samples.
+    """Outcome of one attack on N samples; prints as a table of what was broken, how far away, and at what cost.
 
     adversarial: [N, C, H, W] in image space, [T, N, C, H, W] in encoded space; a sample that was never fooled
     carries the attack's best try.
@@ -42,6 +43,23 @@ class AttackResult:
 
     def __len__(self) -> int:
         return len(self.success)
+
+    def table(self) -> pd.DataFrame:
+        """A row for each sample, with the columns of this class but for the points themselves."""
+        names = [field.name for field in fields(AttackResult) if field.name not in ("budget", "adversarial")]
+        return pd.DataFrame({name: getattr(self, name).detach().cpu().numpy() for name in names})
+
+    def __repr__(self) -> str:
+        rows, count = self.table(), len(self)
+        broken, already = int(rows.success.sum()), int((rows.first_successful_step == 0).sum())
+        lines = {"broken": f"{broken:,} ({broken / max(count, 1):.1%}), {already:,} of them without any change"}
+        for name in ("linf", "l2", "loss"):
+            lines[name] = f"median {rows[name].median():.4g}, largest {rows[name].max():.4g}"
+        for name in ("forwards", "backwards"):
+            lines[name] = f"{rows[name].sum():,} in all, {rows[name].mean():.1f} per sample"
+        lines["no gradient"] = f"{int(rows.zero_gradient.sum()):,}"
+        head = f"{type(self).__name__} on {count:,} samples, {self.budget}"
+        return "\n".join([head, *(f"{name:>12}  {value}" for name, value in lines.items())])
 
 
 def checked_result(budget: Budget, x: Tensor, origin: Tensor, **per_sample: Tensor) -> AttackResult:

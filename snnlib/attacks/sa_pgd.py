@@ -45,8 +45,8 @@ def sa_pgd(
     Errors: InputError for inputs or parameters that do not fit, a norm other than "linf", a model without gradient.
     **Source:** the ASSG authors' code ("Towards Reliable Evaluation of Adversarial Robustness for SNNs", 2025).
     """
-    check_count("steps", steps)
-    check_restarts(restarts, batch_norm)
+    steps = check_count("steps", steps)
+    restarts = check_restarts(restarts, batch_norm)
     with open_session(model, images, labels, budget, gradient, generator, batch_norm, loss, eot=eot) as session:
         if budget.norm != "linf":
             raise InputError(f"norm is {budget.norm!r}; sa_pgd is defined for 'linf' alone; use apgd")

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from snnlib.attacks.budget import Budget
+from snnlib.attacks.entrance import PROBED, check_repeatable, explained, is_stateless
 from snnlib.attacks.gradients import SpikeGradient
 from snnlib.attacks.inputs import check_count, check_flag, check_inputs, check_logits, check_logits_shape
 from snnlib.attacks.keyed_noise import KeyedNoise, controlled_draws
@@ -62,13 +63,14 @@ class Session:
         loss: str,
         eot: int,
         early_stop: bool,
-        use_draw: Callable[[int], None],
+        use_draw: Callable[[Tensor], None],
     ) -> None:
         self._lent = lent
         self._loss_name, self._loss = loss, find_loss(loss)
         self._images = images.detach().clone()
         self._generator = generator
-        self._use_draw, self._passes = use_draw, 0
+        self._use_draw = use_draw
+        self._passes = torch.zeros(len(images), dtype=torch.int64, device=images.device)
         self.budget = budget
         self.eot = eot
         self.labels = labels.to(images.device, torch.int64, copy=True)
@@ -189,8 +191,8 @@ class Session:
         images = self._images
         if self.budget.space == "image":
             return images
-        self._use_draw(0)
-        with torch.no_grad():
+        self._use_draw(self._passes)
+        with torch.no_grad(), explained(self._lent.model, images):
             encoded = self._lent.model.encoder(images)
         if encoded.dim() < 2 or encoded.shape[1] != len(images):
             raise InputError(f"the encoder returned {list(encoded.shape)}; expected [T, {len(images)}, ...]")
@@ -248,19 +250,35 @@ class Session:
     def _logits(self, x: Tensor, draw: int) -> Tensor:
         """One pass of the active samples, by the random numbers of the next draw."""
         self.forwards[self.active] += 1
-        self._passes += 1
-        self._use_draw(self._passes)
+        if not self._logits_seen:
+            self._check_repeatable()
+        self._passes[self.active] += 1
+        self._use_draw(self._passes[self.active])
         self._lent.active(self.active, repeat=draw > 0)
-        if self.budget.space == "encoded":
-            logits = self._lent.model.body(x.transpose(0, 1).contiguous())
-        else:
-            logits = self._lent.model(x)
+        logits = self._first_forward(x) if not self._logits_seen else self._forward(x)
         check_logits_shape(logits, len(x))
         if not self._logits_seen:
             check_logits(logits, self.labels, self._loss_name, self._loss.fewest_classes)
             self._logits_seen = True
         self._all_finite &= logits.detach().isfinite().all()
         return logits
+
+    def _check_repeatable(self) -> None:
+        """Errors: InputError for a model that answers the same images differently twice; see `entrance`."""
+        if is_stateless(self._lent.model):
+            return
+        self._use_draw(self._passes[:PROBED])
+        with self._lent.frozen_batch_norm():
+            check_repeatable(self._lent.model, self._forward, self.origin, randomised=self.eot > 1)
+
+    def _forward(self, x: Tensor) -> Tensor:
+        if self.budget.space == "encoded":
+            return self._lent.model.body(x.transpose(0, 1).contiguous())
+        return self._lent.model(x)
+
+    def _first_forward(self, x: Tensor) -> Tensor:
+        with explained(self._lent.model, x):
+            return self._forward(x)
 
     def _loss_of(self, logits: Tensor) -> Tensor:
         known = (self._clean_logits, self._targets)
@@ -339,7 +357,7 @@ def open_session(
     Works under `torch.no_grad()` and `torch.inference_mode()` too.
     """
     check_inputs(model, images, labels, budget, generator)
-    check_count("eot", eot)
+    eot = check_count("eot", eot)
     check_flag("early_stop", early_stop)
     find_loss(loss)
     with (

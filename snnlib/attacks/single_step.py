@@ -76,7 +76,7 @@ def r_fgsm(
         model, images, labels, budget, gradient, generator, batch_norm, loss, eot=eot, early_stop=early_stop
     ) as session:
         alpha = budget.eps / 2 if alpha is None else alpha
-        check_length("alpha", alpha, at_most=budget.eps)
+        alpha = check_length("alpha", alpha, at_most=budget.eps)
         if not session.fixed_batch:
             session.record_clean()
         start = _random_step(session, alpha)

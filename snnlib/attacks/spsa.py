@@ -47,10 +47,10 @@ def spsa(
     clipped to [0, 1], there they are not.
     Errors: InputError for inputs or parameters that do not fit.
     """
-    check_count("steps", steps)
-    check_count("directions", directions)
-    check_length("step_size", step_size)
-    check_length("delta", delta, at_most=1.0)
+    steps = check_count("steps", steps)
+    directions = check_count("directions", directions)
+    step_size = check_length("step_size", step_size)
+    delta = check_length("delta", delta, at_most=1.0)
     if delta == 0:
         raise InputError("delta is 0: probes would not differ; expected a length above 0, such as 0.01")
     check_query_attack("spsa", batch_norm, loss)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import math
+from numbers import Real
 
 import torch
 from torch import Tensor, nn
@@ -47,9 +48,9 @@ def square(
     scaled to `queries`, as AutoAttack does; the windows of an image of less than 3 x 3 pixels are single pixels.
     Errors: InputError for inputs or parameters that do not fit.
     """
-    check_count("queries", queries)
+    queries = check_count("queries", queries)
     check_query_attack("square", batch_norm, loss)
-    if isinstance(p_init, bool) or not isinstance(p_init, int | float) or not 0 < p_init <= 1:
+    if isinstance(p_init, bool) or not isinstance(p_init, Real) or not 0 < p_init <= 1:
         raise InputError(f"p_init is {p_init!r}; expected a share above 0 and at most 1; the paper has 0.8")
     with open_session(model, images, labels, budget, None, generator, batch_norm, loss) as session:
         if images.dim() < 4 or budget.norm not in ("linf", "l2"):

@@ -8,9 +8,9 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from snnlib import attacks
 from snnlib.attacks.budget import Budget
 from snnlib.attacks.gradients import SpikeGradient
+from snnlib.attacks.registry import ATTACKS
 from snnlib.attacks.result import AttackResult
 from snnlib.attacks.session import Session, open_session
 from snnlib.errors import InputError
@@ -64,9 +64,9 @@ def transfer(
 
 
 def _find_attack(name: str, options: dict) -> Callable[..., AttackResult]:
-    if name not in attacks.ATTACKS:
-        raise InputError(f"attack is {name!r}; expected one of {', '.join(attacks.ATTACKS)}")
-    craft = attacks.ATTACKS[name]
+    if name not in ATTACKS:
+        raise InputError(f"attack is {name!r}; expected one of {', '.join(ATTACKS)}")
+    craft = ATTACKS[name]
     unknown = [option for option in options if option not in inspect.signature(craft).parameters]
     if unknown:
         raise InputError(f"attack {name!r} takes no {', '.join(unknown)}; leave it out")

@@ -11,11 +11,12 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from snnlib.training.accuracy import predictions
+from snnlib.attacks import session
 from snnlib.data import ImageSet
 from snnlib.encoding import build_encoder
 from snnlib.models import Model
 from snnlib.neurons import LIF, use_kernel
+from snnlib.training.accuracy import predictions
 
 
 class Linear(nn.Module):
@@ -151,6 +152,12 @@ def brief() -> Callable[[Callable], Callable]:
         return partial(attack, **{name: 3 for name in ("steps", "queries") if name in parameters})
 
     return shorten
+
+
+@pytest.fixture
+def unprobed(monkeypatch):
+    """For tests that follow every pass of a model: without the two uncounted ones of `check_repeatable`."""
+    monkeypatch.setattr(session, "is_stateless", lambda model: True)
 
 
 @pytest.fixture

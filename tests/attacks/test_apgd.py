@@ -16,6 +16,8 @@ from snnlib.attacks.session import open_session
 from snnlib.attacks.starts import surface_point
 from snnlib.errors import InputError
 
+pytestmark = pytest.mark.usefixtures("unprobed")
+
 
 def test_checkpoints_are_those_of_the_paper():
     assert checkpoints(100) == [22, 41, 57, 70, 80, 87, 93, 99]

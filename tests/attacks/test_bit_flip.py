@@ -10,6 +10,8 @@ from snnlib.attacks import Budget, concatenate, random_noise
 from snnlib.attacks.bit_flip import bit_flip
 from snnlib.errors import InputError
 
+pytestmark = pytest.mark.usefixtures("unprobed")
+
 
 def flips(k):
     return Budget(k, norm="l0", space="encoded")

@@ -14,6 +14,8 @@ from snnlib.attacks.losses import Context, find_loss, wrong_classes
 from snnlib.attacks.session import open_session
 from snnlib.errors import InputError
 
+pytestmark = pytest.mark.usefixtures("unprobed")
+
 LOGITS = torch.tensor([[4.0, 1.0, 3.0, -2.0], [0.5, 2.0, 3.5, 1.0]], dtype=torch.float64)
 LABELS = torch.tensor([0, 1])
 

@@ -12,6 +12,8 @@ from snnlib.attacks.apgd import checkpoints
 from snnlib.attacks.momentum import unit_mean
 from snnlib.errors import InputError
 
+pytestmark = pytest.mark.usefixtures("unprobed")
+
 
 class Recorded(nn.Module):
     """Keeps the points that it was asked about."""

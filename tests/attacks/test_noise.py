@@ -8,6 +8,8 @@ import torch
 from snnlib.attacks import Budget, fgsm, random_noise
 from snnlib.errors import InputError
 
+pytestmark = pytest.mark.usefixtures("unprobed")
+
 
 def test_noise_fools_fewer_than_fgsm_when_model_is_linear(toys):
     generator = torch.Generator().manual_seed(0)

@@ -14,6 +14,8 @@ from snnlib.errors import InputError
 from snnlib.models import build_model
 from snnlib.neurons import compilations
 
+pytestmark = pytest.mark.usefixtures("unprobed")
+
 
 @pytest.mark.parametrize("start", ["none", "uniform", "gaussian"])
 def test_pgd_reaches_the_linf_optimum_when_model_is_linear(start, sure_linear):

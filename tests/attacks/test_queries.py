@@ -18,6 +18,8 @@ from snnlib.attacks.transfer import transfer
 from snnlib.encoding import PoissonEncoder
 from snnlib.errors import InputError
 
+pytestmark = pytest.mark.usefixtures("unprobed")
+
 QUERY_ATTACKS = {
     "square": functools.partial(square, queries=60),
     "spsa": functools.partial(spsa, steps=6, directions=10, step_size=0.004),

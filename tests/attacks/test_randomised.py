@@ -12,6 +12,8 @@ from snnlib.attacks.session import open_session
 from snnlib.encoding import PoissonEncoder
 from snnlib.errors import InputError
 
+pytestmark = pytest.mark.usefixtures("unprobed")
+
 
 class Poisson(nn.Module):
     """Images [N, 1, 4, 4], T = 3 Poisson frames, 4 classes; rugged enough that the noise matters."""
@@ -149,7 +151,7 @@ def test_encoders_seed_is_the_callers_again_when_the_attack_ends_or_breaks():
     images, labels = images_and_labels()
     for seed_inside, one in ((None, model), (7, fixed)):
         with pytest.raises(ArithmeticError), controlled_draws(one, None, images.device) as use:
-            use(1)
+            use(torch.tensor([1]))
             assert (one.encoder.seed == 7) == (seed_inside == 7)
             raise ArithmeticError
         fgsm(one, images, labels, Budget(0.1))
@@ -163,7 +165,7 @@ def test_draws_change_from_pass_to_pass_and_with_the_seed():
         generator = None if seed is None else torch.Generator().manual_seed(seed)
         with controlled_draws(model, generator, torch.device("cpu")) as use:
             for number in range(3):
-                use(number)
+                use(torch.tensor([number]))
                 seen.add(model.encoder.seed)
     assert len(seen) == 9
 

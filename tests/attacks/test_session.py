@@ -32,6 +32,8 @@ from snnlib.attacks.session import Session, open_session
 from snnlib.errors import InputError
 from snnlib.neurons import LIF
 
+pytestmark = pytest.mark.usefixtures("unprobed")
+
 
 class Returns(nn.Module):
     """Gives whatever `function` makes of the images."""

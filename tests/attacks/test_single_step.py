@@ -10,6 +10,8 @@ from snnlib.attacks.budget import unit_length
 from snnlib.attacks.keyed_noise import KeyedNoise
 from snnlib.errors import InputError
 
+pytestmark = pytest.mark.usefixtures("unprobed")
+
 
 def test_fgsm_reaches_the_optimum_when_model_is_linear(sure_linear):
     toy = sure_linear

@@ -10,6 +10,8 @@ from snnlib.attacks import Budget, concatenate, pgd
 from snnlib.attacks.transfer import transfer
 from snnlib.errors import InputError
 
+pytestmark = pytest.mark.usefixtures("unprobed")
+
 
 @pytest.fixture
 def pair(toys):
