@@ -34,8 +34,7 @@ def described(value: object, where: str = "argument") -> Any:
     """`value` in JSON's types, by what it is.
 
     Plain values are themselves, tuples lists; something with a `key` (a network, an image set) is its key; a dataclass
-    is its fields. Fields and dictionary entries that have their default are left out, so that a new option with a
-    default renames nothing.
+    is its fields, but for those that have their default: a new option with a default renames nothing.
     Errors: InputError for anything else, and for numbers that are not finite.
     """
     if isinstance(value, float) and not math.isfinite(value):
@@ -93,12 +92,12 @@ class Artifact:
             "made": {**circumstances(module), "seconds": round(seconds, 2)},
             "sha256": {suffix: sha256_of(self.path(suffix)) for suffix in suffixes},
         }
-        write_atomic(self.path(".json"), json.dumps(record, indent=1, sort_keys=True) + "\n")
+        signed = {**record, "digest": name_of(record)}
+        write_atomic(self.path(".json"), json.dumps(signed, indent=1, sort_keys=True) + "\n")
 
     def record(self) -> dict | None:
         """What `complete` wrote; None where it is missing or damaged: then the result counts as not there."""
-        record = read_json(self.path(".json"))
-        return record if record is not None and {"made", "sha256"} <= record.keys() else None
+        return read_record(self.path(".json"))
 
     def is_whole(self) -> bool:
         """Whether every file of the result is there with the bytes that were written."""
@@ -172,6 +171,16 @@ def read_json(path: Path) -> dict | None:
     except (OSError, ValueError):
         return None
     return content if isinstance(content, dict) else None
+
+
+def read_record(path: Path) -> dict | None:
+    """What `Artifact.complete` wrote; None where it is missing or one bit of it has changed."""
+    record = read_json(path) or {}
+    digest = record.pop("digest", None)
+    try:
+        return record if digest == name_of(record) else None
+    except InputError:  # damaged into a number that is not finite
+        return None
 
 
 def note_use(artifact: Artifact) -> None:

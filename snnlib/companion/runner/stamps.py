@@ -10,9 +10,10 @@ from typing import Any
 
 from snnlib.companion import paths
 from snnlib.companion.measure.provenance import code_digest, package_digest
-from snnlib.companion.measure.store import name_of, read_json
+from snnlib.companion.measure.store import name_of, read_json, read_record
 from snnlib.companion.report import claims, figures
 from snnlib.companion.runner.series import Notebook
+from snnlib.errors import InputError
 from snnlib.files import sha256_of, write_atomic
 
 OVERVIEW = "99"
@@ -106,6 +107,13 @@ def _files_are_whole(run: Run) -> bool:
 def earlier_code(run: Run) -> tuple[int, int]:
     """How many of the stored results that a notebook used other code than today's made, and how many it used."""
     noted = read_json(figures.used_path(run.profile, run.notebook.number)) or {"results": []}
-    records = [read_json(paths.ARTIFACTS / f"{name}.json") for name in noted["results"]]
-    changed = [record is None or record["made"]["code"] != code_digest(record["made"]["module"]) for record in records]
+    records = [read_record(paths.ARTIFACTS / f"{name}.json") for name in noted["results"]]
+    changed = [record is None or not _is_made_by_todays_code(record["made"]) for record in records]
     return sum(changed), len(changed)
+
+
+def _is_made_by_todays_code(made: dict[str, Any]) -> bool:
+    try:
+        return made["code"] == code_digest(made["module"])
+    except InputError:  # the module has another name today
+        return False

@@ -1,4 +1,4 @@
-"""Networks, plans and pictures of the chapter."""
+"""Networks, attacks and pictures of the chapter."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from torch import nn
 from snnlib.companion.luu2025 import networks as luu2025
 from snnlib.companion.luu2025.networks import NETWORKS, Examples
 from snnlib.companion.luu2025.tables import KEPT, competitor_table, recipe_beside_authors
-from snnlib.companion.measure.attacked import AUTHORS, AUTHORS_DRIFTING, IMAGE, IMAGE_SMOOTH, AttackPlan
+from snnlib.companion.measure.attacked import AUTHORS, AUTHORS_DRIFTING, IMAGE, IMAGE_SMOOTH, Attack
 from snnlib.companion.measure.networks import build_network, build_recipe, trained
 from snnlib.companion.sizes import PROFILES
 from snnlib.companion.published import load_reference
@@ -64,25 +64,26 @@ def test_depth_stands_in_label_and_name_when_it_changes(key):
         assert len(build_network(luu2025.network(key, 50), PROFILES["smoke"], 10, 0).body.layer3) == 6
 
 
-def test_plans_carry_the_numbers_of_the_authors_code():
-    assert luu2025.authors_fgsm() == AttackPlan("fgsm", 6 / 255)
-    assert luu2025.authors_pgd() == AttackPlan("pgd", 6 / 255, steps=7, step_size=0.01)
+def test_attacks_carry_the_numbers_of_the_authors_code():
+    assert luu2025.authors_fgsm(AUTHORS) == Attack("fgsm", 6 / 255, AUTHORS)
+    assert luu2025.authors_pgd(AUTHORS) == Attack("pgd", 6 / 255, AUTHORS, options={"steps": 7, "step_size": 0.01})
     quick = PROFILES["quick"]
     levels = len(quick.eps_levels)
-    authors, images = (luu2025.curve_plans(quick, threat) for threat in (AUTHORS, IMAGE))
-    assert [round(255 * plan.eps) for plan in authors] == [*quick.eps_levels] * 2
-    assert [plan.attack for plan in authors] == ["fgsm"] * levels + ["pgd"] * levels
-    assert {plan.steps for plan in authors[levels:]} == {7} and {plan.steps for plan in images[levels:]} == {20}
-    assert luu2025.authors_pgd() in authors, "the headline lies on the curve, so it is attacked once"
+    authors, images = (luu2025.curve_attacks(quick, threat) for threat in (AUTHORS, IMAGE))
+    assert [round(255 * attack.eps) for attack in authors] == [*quick.eps_levels] * 2
+    assert [attack.name for attack in authors] == ["fgsm"] * levels + ["pgd"] * levels
+    assert {attack.threat for attack in authors} == {AUTHORS} and {attack.threat for attack in images} == {IMAGE}
+    steps = [{attack.options["steps"] for attack in attacks[levels:]} for attacks in (authors, images)]
+    assert steps == [{7}, {20}]
+    assert luu2025.authors_pgd(AUTHORS) in authors, "the headline lies on the curve, so it is attacked once"
     assert luu2025.strong_pgd(quick) in images
 
 
 def test_headline_is_part_of_the_curves(item, profile, calls):
     curve = luu2025.curve_rows(item, profile)
-    attacks = calls["plans"]
-    assert attacks == 2 * 2 * len(profile.eps_levels)
+    assert calls["rows"] == 2 * 2 * len(profile.eps_levels)
     headline = luu2025.headline_rows(item, profile)
-    assert calls["plans"] == attacks
+    assert calls["rows"] == 2 * 2 * len(profile.eps_levels)
     assert len(headline) == 2 * 2 * 6
     assert len(headline.merge(curve, on=list(headline.columns.drop(["step_size"])))) == len(headline)
 
@@ -127,7 +128,7 @@ def test_gradients_are_measured_once_per_mode(item, profile, monkeypatch, measur
 def test_pictures_of_both_spaces_are_images(item, splits):
     batch = splits.test.take(range(4))
     for threat in (AUTHORS, IMAGE):
-        examples = luu2025.attacked_examples(item, batch, threat, luu2025.authors_fgsm())
+        examples = luu2025.attacked_examples(item, batch, luu2025.authors_fgsm(threat))
         assert examples.pictures.shape == (4, 3, 16, 16)
         assert examples.pictures.min() >= 0 and examples.pictures.max() <= 1
         assert torch.equal(examples.result.success, examples.predicted != batch.labels)
@@ -138,7 +139,7 @@ def test_pictures_of_both_spaces_are_images(item, splits):
 def _made_up_examples(threat, adversarial, pictures, linf=(0.1, 0.2)):
     result = SimpleNamespace(adversarial=adversarial, success=torch.tensor([True, False]))
     result.linf, result.l2 = torch.tensor(linf), torch.tensor([0.3, 0.4])
-    return Examples(threat, AttackPlan("fgsm", 0.25), result, pictures, torch.tensor([2, 1]))
+    return Examples(Attack("fgsm", 0.25, threat), result, pictures, torch.tensor([2, 1]))
 
 
 def test_pixel_levels_are_those_counted_by_hand():

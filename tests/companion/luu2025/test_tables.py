@@ -15,7 +15,6 @@ from snnlib.companion.luu2025.tables import (
     headline_accuracies,
 )
 from snnlib.companion.measure.attacked import AUTHORS, IMAGE
-from snnlib.companion.measure.networks import Network, TrainedNetwork
 from snnlib.companion.measure.rows import ROW_COLUMNS
 from snnlib.companion.published import NOT_AVAILABLE
 from snnlib.data import ImageSet
@@ -50,16 +49,16 @@ def measured() -> pd.DataFrame:
     )
 
 
-def test_headline_accuracies_are_mean_and_deviation_over_seeds(measured: pd.DataFrame) -> None:
+def test_headline_accuracies_are_mean_and_range_over_seeds(measured: pd.DataFrame) -> None:
     line = measured.set_index(["threat_model", "attack"]).loc[("image", "pgd")]
-    assert (line["mean"], line.deviation, line.seeds, line.images) == (0.375, 0.125, 2, 4)
+    assert (line["mean"], line.shown, line.seeds, line.images) == (0.375, "37.5 [25.0, 50.0]", 2, 4)
     assert measured[measured.attack == "none"]["mean"].tolist() == [0.75, 0.75]
 
 
 def test_beside_published_fills_only_the_row_of_the_measured_network(measured: pd.DataFrame) -> None:
     table = beside_published("Table 1", measured).set_index(["data set", "network", "variant"])
     mine = table.loc[("CIFAR-10", "SEW-ResNet-18", "max pool")]
-    assert mine["ours clean"] == "75.0 ± 0.0" and mine["ours PGD, images"] == "37.5 ± 12.5"
+    assert mine["ours clean"] == "75.0 [75.0, 75.0]" and mine["ours PGD, images"] == "37.5 [25.0, 50.0]"
     assert mine["seeds × images"] == "2 × 4"
     others = table.drop(("CIFAR-10", "SEW-ResNet-18", "max pool"))
     assert (others[list(OURS)] == NOT_RUN).all(axis=None)
@@ -73,7 +72,7 @@ def test_the_one_known_number_stands_under_pgd_and_nowhere_else(measured: pd.Dat
 
 def test_extra_networks_follow_as_rows_of_their_own(measured: pd.DataFrame) -> None:
     table = beside_published("Table 3", measured, extra=(LABEL,))
-    assert table.iloc[-1]["ours clean"] == "75.0 ± 0.0" and len(table) == 2
+    assert table.iloc[-1]["ours clean"] == "75.0 [75.0, 75.0]" and len(table) == 2
 
 
 def test_competitors_keep_steps_and_never_name_luu() -> None:
@@ -89,11 +88,11 @@ def test_one_per_class_prefers_correct_images_when_there_are_any() -> None:
     assert luu2025.one_per_class(predicted, labels, 2) == [1, 4]
 
 
-def test_pixel_levels_obey_the_one_sided_bound_when_planes_are_attacked() -> None:
+def test_pixel_levels_obey_the_one_sided_bound_when_planes_are_attacked(wrap) -> None:
     model = build_model("sew_resnet18", 3, 8, width=4, seed=0).eval()
     batch = ImageSet(torch.randint(0, 256, (4, 3, 32, 32), dtype=torch.uint8), torch.tensor([0, 1, 2, 0]))
-    item = TrainedNetwork(Network("net", "sew_resnet18"), 0, model, None, "run", None, "cpu")
-    examples = luu2025.attacked_examples(item, batch, AUTHORS, luu2025.authors_fgsm())
+    item = wrap(model, batch)
+    examples = luu2025.attacked_examples(item, batch, luu2025.authors_fgsm(AUTHORS))
     levels = luu2025.pixel_levels(item, batch, examples)
     assert levels["may_rise"] + levels["may_fall"] == pytest.approx(6)
     assert levels["bits_flipped_per_pixel"] == 0

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -12,18 +14,20 @@ import torch
 
 from snnlib.companion.measure import networks as common
 from snnlib.companion.measure import rows as results
-from snnlib.companion.measure.attacked import ENCODED, IMAGE, AttackPlan
+from snnlib.companion.measure.attacked import AUTHORS, ENCODED, Attack, attacked
 from snnlib.companion.measure.networks import (
     Network,
+    OutOfTime,
     accuracy_rows,
-    attacked,
     attacked_images,
     build_network,
     build_recipe,
     trained,
     training_curves,
 )
+from snnlib.companion.measure.store import Artifact
 from snnlib.companion.sizes import PROFILES
+from snnlib.errors import InputError
 from snnlib.training import loop
 from snnlib.training.checkpoint import read_checkpoint
 
@@ -40,11 +44,11 @@ def test_network_is_trained_once_when_asked_for_twice(artifacts, profile, calls)
     assert calls["epochs"] == profile.epochs == 2
     again = trained(SEW, profile, 0)
     assert calls["epochs"] == 2
-    assert again.run == first.run
+    assert again.key == first.key
     assert torch.equal(_weights(again), _weights(first))
     assert again.history.epochs == first.history.epochs
     assert not again.model.training
-    assert (artifacts / "networks" / first.run / "best.safetensors").is_file()
+    assert (artifacts / "networks" / first.key / "best.safetensors").is_file()
 
 
 def test_training_goes_on_when_the_last_run_was_cut_short(artifacts, profile, calls, monkeypatch):
@@ -110,69 +114,79 @@ def test_run_has_the_same_name_when_nothing_that_decides_it_differs(artifacts, p
 
 def _runs(monkeypatch: pytest.MonkeyPatch, wanted: list[tuple]) -> list[str]:
     """Names of the runs, without training."""
-    monkeypatch.setattr(common, "fit", lambda *_, directory, **__: type("History", (), {"best": directory}))
+    history = SimpleNamespace(best="", finished=True)
+    monkeypatch.setattr(common, "fit", lambda *_, **__: history)
     monkeypatch.setattr(common, "load_weights", lambda path, model: {})
-    return [trained(*arguments).run for arguments in wanted]
+    monkeypatch.setattr(Artifact, "complete", lambda *_: None)
+    monkeypatch.setattr(common, "note_use", lambda artifact: None)
+    return [trained(*arguments).key for arguments in wanted]
 
 
 def test_run_is_described_beside_its_folder(artifacts, profile):
     item = trained(SEW, replace(profile, epochs=1), 3)
-    described = json.loads((artifacts / "networks" / f"{item.run}.json").read_text())
-    assert described["model"]["seed"] == described["recipe"]["seed"] == 3
-    assert described["recipe"]["epochs"] == 1
-    assert described["data"] == {"name": "made-up", "subset": "embedded", "train_per_class": profile.train_per_class}
+    described = json.loads((artifacts / "networks" / f"{item.key}.json").read_text())
+    arguments = described["arguments"]
+    assert arguments["model"]["seed"] == arguments["recipe"]["seed"] == 3
+    assert arguments["recipe"]["epochs"] == 1
+    assert arguments["data"] == {"name": "made-up", "subset": "embedded", "train_per_class": profile.train_per_class}
+    assert described["made"]["module"] == "snnlib.training.loop" and described["made"]["seconds"] > 0
 
 
-def _digested(monkeypatch) -> list[tuple[str, ...]]:
-    seen = []
-    monkeypatch.setattr(common, "code_digest", lambda *names: seen.append(names) or "digest")
-    return seen
+def test_nothing_is_loaded_from_weights_that_were_damaged(artifacts, profile, calls):
+    item = trained(SEW, replace(profile, epochs=1), 0)
+    content = bytearray(item.history.best.read_bytes())
+    content[-3] ^= 0x40
+    item.history.best.write_bytes(content)
+    with pytest.raises(InputError, match="best.safetensors is damaged .*delete"):
+        trained(SEW, replace(profile, epochs=1), 0)
 
 
-def test_only_the_attack_trained_on_names_a_run(artifacts, profile, monkeypatch):
-    seen = _digested(monkeypatch)
-    defended = Network("defended", "sew_resnet18", {}, {"objective": "adversarial", "attack": DEFENCE})
-    _runs(monkeypatch, [(SEW, profile, 0), (defended, profile, 0)])
-    plain, with_attack = map(set, seen)
-    assert {"snnlib.models.resnet", "snnlib.neurons.kernels", "snnlib.training.epoch", "snnlib.encoding"} <= plain
-    assert {"snnlib.attacks.single_step", "snnlib.attacks.session"} <= with_attack - plain
-    assert "snnlib.attacks.projected_gradient" not in with_attack
+def test_a_time_limit_that_has_passed_stops_before_training_and_not_before_loading(
+    artifacts, profile, calls, monkeypatch
+):
+    short = replace(profile, epochs=1)
+    trained(SEW, short, 0)
+    monkeypatch.setenv("SNNLIB_DEADLINE", "1.0")
+    with pytest.raises(OutOfTime, match="start again"):
+        trained(SEW, short, 1)
+    assert calls["epochs"] == 1
 
 
-def test_rows_are_named_by_the_code_of_their_own_attack(monkeypatch):
-    seen = _digested(monkeypatch)
-    common.attack_code("pgd")
-    wanted = {"snnlib.attacks.projected_gradient", "snnlib.companion.measure.evaluation", "snnlib.models.resnet"}
-    assert wanted <= set(seen[0])
-    assert "snnlib.attacks.noise" not in seen[0]
+def test_weights_are_those_of_half_precision_where_the_profile_rounds(artifacts, profile):
+    short = replace(profile, epochs=1)
+    plain, rounded = trained(SEW, short, 0), trained(SEW, replace(short, rounded=True), 0)
+    for name, value in rounded.model.state_dict().items():
+        exact = plain.model.state_dict()[name]
+        assert torch.equal(value, exact.half().to(exact.dtype) if exact.is_floating_point() else exact), name
 
 
-def test_rows_are_made_once_per_plan(artifacts, profile, calls):
+def test_rows_are_made_once_per_attack(artifacts, profile, calls):
     item = trained(SEW, profile, 0)
-    fgsm, pgd = AttackPlan("fgsm", 2 / 255), AttackPlan("pgd", 2 / 255, steps=2)
-    first = attacked(item, profile, IMAGE, [fgsm])
-    assert calls["plans"] == 1
-    both = attacked(item, profile, IMAGE, [fgsm, pgd])
-    assert calls["plans"] == 2, "only the new plan"
-    again = attacked(item, profile, IMAGE, [fgsm, pgd])
-    assert calls["plans"] == 2
+    images = attacked_images(profile, item.splits)
+    fgsm, pgd = Attack("fgsm", 2 / 255), Attack("pgd", 2 / 255, options={"steps": 2})
+    first = attacked(item, [fgsm], images, 5)
+    assert calls["rows"] == 1
+    both = attacked(item, [fgsm, pgd], images, 5)
+    assert calls["rows"] == 2, "only the new attack"
+    again = attacked(item, [fgsm, pgd], images, 5)
+    assert calls["rows"] == 2
     pd.testing.assert_frame_equal(again, both)
     pd.testing.assert_frame_equal(both[both.attack == "fgsm"].reset_index(drop=True), first)
-    attacked(item, profile, ENCODED, [fgsm])
-    attacked(item, replace(profile, attacked_per_class=1), IMAGE, [fgsm])
-    attacked(item, replace(profile, attack_batch_size=4), IMAGE, [fgsm])
-    attacked(trained(SEW, profile, 1), profile, IMAGE, [fgsm])
-    assert calls["plans"] == 6
+    attacked(item, [replace(fgsm, threat=ENCODED)], images, 5)
+    attacked(item, [fgsm], images.take([0, 1]), 5)
+    attacked(item, [replace(fgsm, threat=AUTHORS)], images, 4)
+    attacked(trained(SEW, profile, 1), [fgsm], images, 5)
+    assert calls["rows"] == 6
 
 
 def test_rows_fit_the_schema_and_name_their_run(artifacts, profile):
     item = trained(SEW, profile, 1)
-    rows = attacked(item, profile, IMAGE, [AttackPlan("fgsm", 2 / 255), AttackPlan("fgsm", 6 / 255)])
+    images = attacked_images(profile, item.splits)
+    rows = attacked(item, [Attack("fgsm", 2 / 255), Attack("fgsm", 6 / 255)], images, 5)
     results.check_rows(rows)
     assert len(rows) == 2 * 3 * profile.attacked_per_class
-    assert set(zip(rows.run, rows.model, rows.seed, rows.dataset, strict=True)) == {(item.run, "SEW", 1, "made-up")}
+    assert set(zip(rows.run, rows.model, rows.seed, rows.dataset, strict=True)) == {(item.key, "SEW", 1, "made-up")}
     with torch.no_grad():
-        images = attacked_images(profile, item.splits)
         correct = item.model(images.batch(slice(None))).argmax(1) == images.labels
     assert rows.clean_correct.tolist() == correct.tolist() * 2
 
@@ -191,10 +205,12 @@ def test_accuracies_are_counted_on_the_whole_test_split(artifacts, profile, monk
     item = trained(SEW, profile, 0)
     (row,) = accuracy_rows([item]).to_dict("records")
     with torch.no_grad():
-        correct = (item.model(splits.test.batch(slice(None))).argmax(1) == splits.test.labels).sum().item()
+        answers = item.model(splits.test.batch(slice(None))).argmax(1)
+    correct, shares = (answers == splits.test.labels).sum().item(), answers.bincount().double() / 12
+    entropy = -sum(share * math.log2(share) for share in shares.tolist() if share)
     assert row == {
-        "model": "SEW", "seed": 0, "run": item.run, "best_epoch": 2, "validation_accuracy": 0.75,
-        "test_accuracy": correct / 12, "test_images": 12,
+        "model": "SEW", "seed": 0, "run": item.key, "best_epoch": 2, "validation_accuracy": 0.75,
+        "test_accuracy": correct / 12, "class_entropy": pytest.approx(entropy), "test_images": 12,
     }  # fmt: skip
 
 
@@ -223,7 +239,7 @@ def test_network_and_recipe_override_the_profile(profile):
 
 
 def test_images_are_those_of_the_profile_and_loaded_once(profile):
-    small = replace(PROFILES["smoke"], name="loads", train_per_class=5, test_per_class=3)
+    small = replace(PROFILES["smoke"], train_per_class=5, test_per_class=3)
     splits = common.load_profile_images(small)
     assert common.load_profile_images(replace(small)) is splits
     sizes = [np.bincount(part.labels, minlength=10).tolist() for part in (splits.train, splits.validation, splits.test)]

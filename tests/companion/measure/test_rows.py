@@ -10,7 +10,8 @@ from snnlib.companion.measure.rows import (
     ROW_COLUMNS,
     attack_success_rate_among_correct,
     clean_accuracy,
-    read_rows,
+    mean_and_range,
+    read_table,
     robust_accuracy,
     wilson_interval,
     write_rows,
@@ -123,9 +124,9 @@ def test_rows_survive_storage_with_equal_bytes(rows: pd.DataFrame, tmp_path: Pat
     )
     assert first.read_bytes() == second.read_bytes()
     assert b"pandas_version" not in first.read_bytes()
-    joined = read_rows([first, second])
-    assert len(joined) == 32 and tuple(joined.columns) == ROW_COLUMNS
-    assert joined.success.tolist() == rows.success.tolist() * 2
+    again = read_table(first)
+    assert tuple(again.columns) == ROW_COLUMNS
+    pd.testing.assert_frame_equal(again, rows[list(ROW_COLUMNS)])
 
 
 @pytest.mark.parametrize(
@@ -146,8 +147,13 @@ def test_one_line_error_and_no_file_when_rows_do_not_fit(
     assert not list(tmp_path.iterdir())
 
 
-def test_one_line_error_when_there_is_nothing_to_read(tmp_path: Path) -> None:
+def test_one_line_error_when_the_file_is_missing_or_damaged(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="does not exist"):
-        read_rows(tmp_path / "none.parquet")
-    with pytest.raises(InputError, match="no result files"):
-        read_rows([])
+        read_table(tmp_path / "none.parquet")
+    (tmp_path / "half.parquet").write_bytes(b"half a file")
+    with pytest.raises(InputError, match="is damaged .*delete it and run again"):
+        read_table(tmp_path / "half.parquet")
+
+
+def test_seeds_are_shown_by_their_mean_and_range() -> None:
+    assert mean_and_range([0.1, 0.25]) == "17.5 [10.0, 25.0]" and mean_and_range([1.0]) == "100.0 [100.0, 100.0]"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -11,7 +12,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from snnlib.companion.measure import evaluation
+from snnlib.companion.measure import attacked
 from snnlib.companion.measure import rows as results
 from snnlib.companion.measure.attacked import (
     AUTHORS,
@@ -19,9 +20,8 @@ from snnlib.companion.measure.attacked import (
     ENCODED,
     IMAGE,
     IMAGE_SMOOTH,
-    AttackPlan,
+    Attack,
     attack_rows,
-    predictions,
     run_attack,
 )
 from snnlib.data import ImageSet
@@ -29,15 +29,25 @@ from snnlib.encoding import ENCODERS, build_encoder
 from snnlib.errors import InputError
 from snnlib.models import Model, build_model
 from snnlib.neurons import use_kernel
+from snnlib.training.accuracy import predictions
 
-NAMES = {"run": "a1b2", "model_name": "small", "dataset": "made-up"}
 THREATS = (AUTHORS, AUTHORS_DRIFTING, ENCODED, IMAGE, IMAGE_SMOOTH)
 
 
 @pytest.fixture(autouse=True)
-def reference_kernel():
+def reference_kernel(home):
     with use_kernel("reference"):
         yield
+
+
+@pytest.fixture
+def measure(wrap):
+    """A function from a model, images and an attack to its rows."""
+
+    def measured(model: Model, images: ImageSet, attack: Attack, seed: int = 0, **options) -> pd.DataFrame:
+        return attack_rows(wrap(model, images, seed=seed), attack, images, **{"batch_size": 100, **options})
+
+    return measured
 
 
 class _Brightness(nn.Module):
@@ -93,9 +103,9 @@ def _same(one: dict[str, Tensor], two: dict[str, Tensor]) -> bool:
     return all(torch.equal(value, two[name]) for name, value in one.items())
 
 
-def test_fgsm_rows_are_those_computed_by_hand_when_the_model_is_linear():
+def test_fgsm_rows_are_those_computed_by_hand_when_the_model_is_linear(measure):
     levels, labels, eps = [0, 102, 128, 153, 200, 153], [0, 0, 1, 1, 1, 0], 30 / 255
-    rows = attack_rows(_brightness_model(), _flat_images(levels, labels), IMAGE, AttackPlan("fgsm", eps), **NAMES)
+    rows = measure(_brightness_model(), _flat_images(levels, labels), Attack("fgsm", eps))
     assert rows.clean_correct.tolist() == [True, True, True, True, True, False], "127.5 is the border"
     assert rows.success.tolist() == [False, True, True, True, False, True], "132, 98, 123 cross it; 30, 170 do not"
     assert rows.first_successful_step.tolist() == [-1, 1, 1, 1, -1, 0]
@@ -108,14 +118,16 @@ def test_fgsm_rows_are_those_computed_by_hand_when_the_model_is_linear():
     assert rows.backwards.tolist() == [1, 1, 1, 1, 1, 0]
 
 
-def test_rows_name_what_made_them():
-    image_set, plan = _flat_images([0, 200, 100], [0, 1, 1]), AttackPlan("pgd", 0.1, "l2", 3, 0.05, 2)
-    rows = attack_rows(_brightness_model(), image_set, IMAGE, plan, **NAMES, seed=5, split="validation")
+def test_rows_name_what_made_them(wrap):
+    images = _flat_images([0, 200, 100], [0, 1, 1])
+    network = wrap(_brightness_model(), images, label="small", seed=5, key="a1b2")
+    attack = Attack("pgd", 0.1, norm="l2", options={"steps": 3, "step_size": 0.05, "restarts": 2})
+    rows = attack_rows(network, attack, images, batch_size=2)
     assert rows["sample"].tolist() == [0, 1, 2]
     assert rows.label.tolist() == [0, 1, 1]
     constant = {name: value for name, value in rows.iloc[0].items() if rows[name].nunique() == 1}
     assert constant.items() >= {
-        "run": "a1b2", "model": "small", "dataset": "made-up", "split": "validation", "seed": 5,
+        "run": "a1b2", "model": "small", "dataset": "made-up", "split": "test", "seed": 5,
         "threat_model": "image", "attack": "pgd", "space": "image", "batch_norm": "eval", "norm": "l2", "eps": 0.1,
         "steps": 3, "step_size": 0.05, "restarts": 2, "surrogate": "own", "encoder_gradient": "exact",
         "kernel": "reference", "device": "cpu",
@@ -123,31 +135,28 @@ def test_rows_name_what_made_them():
 
 
 @pytest.mark.parametrize(
-    "plan, steps, restarts",
+    "attack, steps, restarts",
     [
-        (AttackPlan("pgd", 0.1), 10, 1),
-        (AttackPlan("pgd", 0.1, steps=2, restarts=3), 2, 3),
-        (AttackPlan("fgsm", 0.1), 1, 1),
-        (AttackPlan("random_noise", 0.1), 1, 1),
+        (Attack("pgd", 0.1), 10, 1),
+        (Attack("pgd", 0.1, options={"steps": 2, "restarts": 3}), 2, 3),
+        (Attack("fgsm", 0.1), 1, 1),
+        (Attack("random_noise", 0.1), 1, 1),
     ],
 )
-def test_rows_count_the_steps_that_the_attack_takes(plan, steps, restarts):
-    rows = attack_rows(_brightness_model(), _flat_images([0], [0]), IMAGE, plan, **NAMES)
+def test_rows_count_the_steps_that_the_attack_takes(measure, attack, steps, restarts):
+    rows = measure(_brightness_model(), _flat_images([0], [0]), attack)
     assert (rows.steps.item(), rows.restarts.item()) == (steps, restarts)
     assert rows.backwards.item() <= steps * restarts
     assert math.isnan(rows.step_size.item()), "left to the attack"
 
 
 @pytest.mark.parametrize("threat", THREATS, ids=lambda threat: threat.name)
-@pytest.mark.parametrize("attack", ["fgsm", "pgd", "random_noise"])
-def test_rows_fit_the_schema_and_themselves(tmp_path, threat, attack):
+@pytest.mark.parametrize("name", ["fgsm", "pgd", "random_noise"])
+def test_rows_fit_the_schema_and_themselves(measure, threat, name):
     model = _small_model()
-    image_set = _right_answers(model)
-    plan = AttackPlan(attack, 16 / 255, steps=2 if attack == "pgd" else None)
-    rows = attack_rows(model, image_set, threat, plan, **NAMES, batch_size=5)
+    attack = Attack(name, 16 / 255, threat, options={"steps": 2} if name == "pgd" else {})
+    rows = measure(model, _right_answers(model), attack, batch_size=5)
     assert list(results.check_rows(rows).columns) == list(results.ROW_COLUMNS)
-    stored = results.read_rows(results.write_rows(tmp_path / "rows.parquet", rows))
-    pd.testing.assert_frame_equal(stored, rows, check_dtype=False)
     assert rows.clean_correct.tolist() == [False, True, True, True] * 3
     assert (rows.linf <= 16 / 255 + 1e-6).all() and (rows.l2 >= rows.linf).all()
     assert (rows.success == (rows.first_successful_step >= 0)).all()
@@ -156,51 +165,94 @@ def test_rows_fit_the_schema_and_themselves(tmp_path, threat, attack):
     if threat.batch_norm == "eval":
         wrong = rows[~rows.clean_correct]
         assert wrong.success.all() and (wrong.first_successful_step == 0).all() and (wrong.linf == 0).all()
-    if attack != "random_noise":
+    if name != "random_noise":
         assert rows.backwards.max() > 0
     assert model.encoder.gradient == "straight_through"
 
 
-def test_clean_answers_do_not_depend_on_the_mode_of_the_model():
+def test_rows_that_do_not_fit_the_schema_are_not_stored(measure, monkeypatch, home):
+    conditions = attacked._conditions
+    monkeypatch.setattr(attacked, "_conditions", lambda *given: {**conditions(*given), "eps": "large"})
+    with pytest.raises(InputError, match="does not fit its columns"):
+        measure(_brightness_model(), _flat_images([0], [0]), Attack("fgsm", 0.1))
+    assert not list(home.rglob("*.parquet"))
+
+
+def test_clean_answers_do_not_depend_on_the_mode_of_the_model(measure):
     model = _small_model()
     image_set = _right_answers(model)
     model.train()
-    rows = attack_rows(model, image_set, AUTHORS, AttackPlan("random_noise", 0.0), **NAMES)
+    rows = measure(model, image_set, Attack("random_noise", 0.0, AUTHORS))
     assert rows.clean_correct.tolist() == [False, True, True, True] * 3
     assert rows.success.tolist() == (~rows.clean_correct).tolist(), "scored in eval mode, at eps 0"
     assert all(module.training for module in model.modules())
 
 
-@pytest.mark.parametrize("plan", [AttackPlan("random_noise", 0.2), AttackPlan("pgd", 0.05, steps=2, step_size=0.01)])
-def test_rows_do_not_depend_on_the_batches_when_images_are_attacked(plan):
+BRIEF_PGD = Attack("pgd", 0.05, options={"steps": 2, "step_size": 0.01})
+
+
+@pytest.mark.parametrize("attack", [Attack("random_noise", 0.2), BRIEF_PGD], ids=lambda attack: attack.name)
+def test_batches_change_no_row_on_images_and_do_not_name_the_result(wrap, calls, attack):
     model = _small_model(spiking=False)
-    image_set = _right_answers(model)
-    whole, parts = (attack_rows(model, image_set, IMAGE, plan, **NAMES, batch_size=size) for size in (12, 5))
-    pd.testing.assert_frame_equal(whole, parts, rtol=1e-4)
-    other = attack_rows(model, image_set, IMAGE, plan, **NAMES, seed=1)
+    images = _right_answers(model)
+    whole = attack_rows(wrap(model, images, key="one"), attack, images, batch_size=12)
+    parts = attack_rows(wrap(model, images, key="two"), attack, images, batch_size=5)
+    pd.testing.assert_frame_equal(whole.assign(run=""), parts.assign(run=""), rtol=1e-4)
+    assert calls["rows"] == 2
+    attack_rows(wrap(model, images, key="one"), attack, images, batch_size=7)
+    assert calls["rows"] == 2
+    other = attack_rows(wrap(model, images, seed=1, key="three"), attack, images, batch_size=12)
     assert (other.loss != whole.loss).any(), "the seed draws the noise"
 
 
+def test_batches_name_the_result_where_batch_norm_looks_at_them(wrap, calls):
+    model = _small_model()
+    images = _right_answers(model)
+    for size in (12, 5, 12):
+        attack_rows(wrap(model, images), Attack("fgsm", 0.1, AUTHORS), images, batch_size=size)
+    assert calls["rows"] == 2
+
+
+def test_rows_of_chosen_samples_are_their_rows_among_all(measure):
+    model = _small_model()
+    images = _right_answers(model)
+    attack = replace(BRIEF_PGD, threat=ENCODED)
+    whole, some = measure(model, images, attack), measure(model, images, attack, samples=[1, 7, 10], batch_size=2)
+    assert some["sample"].tolist() == [1, 7, 10] and some.label.tolist() == images.labels[[1, 7, 10]].tolist()
+    wanted = whole[whole["sample"].isin([1, 7, 10])].reset_index(drop=True)
+    exact = ["clean_correct", "success", "first_successful_step", "forwards", "backwards"]
+    pd.testing.assert_frame_equal(some[exact], wanted[exact])
+
+
+def test_the_label_of_a_network_is_shown_and_names_nothing(wrap, calls):
+    images = _flat_images([0, 200], [0, 1])
+    first, second = (
+        attack_rows(wrap(_brightness_model(), images, label=label), Attack("fgsm", 0.1), images, batch_size=2)
+        for label in ("old words", "new words")
+    )
+    assert calls["rows"] == 1 and set(first.model) == {"old words"} and set(second.model) == {"new words"}
+
+
 @pytest.mark.parametrize("threat", THREATS, ids=lambda threat: threat.name)
-def test_the_callers_model_stays_as_it_was(threat):
+def test_the_callers_model_stays_as_it_was(measure, threat):
     model = _small_model()
     before = _state(model)
-    attack_rows(model, _right_answers(model), threat, AttackPlan("fgsm", 0.1), **NAMES, batch_size=4)
+    measure(model, _right_answers(model), Attack("fgsm", 0.1, threat), batch_size=4)
     assert _same(_state(model), before)
     assert not model.training and all(weight.requires_grad for weight in model.parameters())
 
 
-def test_statistics_drift_from_batch_to_batch_when_the_threat_model_keeps_them():
-    model, plan = _small_model(), AttackPlan("fgsm", 0.1)
+def test_statistics_drift_from_batch_to_batch_when_the_threat_model_keeps_them(measure):
+    model, attack = _small_model(), Attack("fgsm", 0.1, AUTHORS_DRIFTING)
     image_set = _right_answers(model)
-    rows = attack_rows(model, image_set, AUTHORS_DRIFTING, plan, **NAMES, batch_size=4)
+    rows = measure(model, image_set, attack, batch_size=4)
     drifting, wanted = copy.deepcopy(model), []
     for start in (0, 4, 8):
         images, labels = image_set.batch(slice(start, start + 4)), image_set.labels[start : start + 4]
-        wanted.append(run_attack(drifting, images, labels, AUTHORS_DRIFTING, plan).loss)
+        wanted.append(run_attack(drifting, images, labels, attack).loss)
     np.testing.assert_allclose(rows.loss, torch.cat(wanted), rtol=1e-5)
     assert not _same(_state(drifting), _state(model)), "run_attack leaves the drift in the model that it is given"
-    alone = run_attack(copy.deepcopy(model), images, labels, AUTHORS_DRIFTING, plan).loss
+    alone = run_attack(copy.deepcopy(model), images, labels, attack).loss
     assert not torch.allclose(alone, wanted[-1], rtol=1e-3), "the last batch feels the ones before it"
 
 
@@ -211,36 +263,56 @@ def test_encoder_gradient_is_the_threat_models_inside_and_comes_back(monkeypatch
         seen.append(model.encoder.gradient)
         raise ArithmeticError("inside")
 
-    monkeypatch.setitem(evaluation.ATTACKS, "spy", spy)
+    monkeypatch.setitem(attacked.RUNNERS, "spy", spy)
     for threat in (IMAGE, IMAGE_SMOOTH, ENCODED):
         model.encoder.gradient = "none"
         with pytest.raises(ArithmeticError):
-            run_attack(model, images, torch.tensor([0]), threat, AttackPlan("spy", 0.1))
+            run_attack(model, images, torch.tensor([0]), Attack("spy", 0.1, threat))
         assert model.encoder.gradient == "none"
     assert seen == ["straight_through", "smooth", "none"]
 
 
 @pytest.mark.parametrize("encoder", ENCODERS)
 @pytest.mark.parametrize("threat", [IMAGE, IMAGE_SMOOTH, ENCODED], ids=lambda threat: threat.name)
-def test_rows_name_the_gradient_that_crossed_the_encoder(encoder, threat):
+def test_rows_name_the_gradient_that_crossed_the_encoder(measure, encoder, threat):
     model = _brightness_model(encoder)
     wanted = "exact" if encoder == "direct" else "smooth" if threat is IMAGE_SMOOTH else "straight_through"
     if threat is IMAGE_SMOOTH and encoder in ("direct", "poisson"):
         with pytest.raises(InputError, match="crosses the encoder by 'smooth'"):
-            attack_rows(model, _flat_images([0, 255], [0, 1]), threat, AttackPlan("fgsm", 0.1), **NAMES)
+            measure(model, _flat_images([0, 255], [0, 1]), Attack("fgsm", 0.1, threat))
         return
-    rows = attack_rows(model, _flat_images([0, 255], [0, 1]), threat, AttackPlan("fgsm", 0.1), **NAMES)
+    rows = measure(model, _flat_images([0, 255], [0, 1]), Attack("fgsm", 0.1, threat))
     assert set(rows.encoder_gradient) == {"" if threat is ENCODED else wanted}
 
 
-def test_rows_name_the_surrogate_that_the_attacker_used():
+def test_rows_name_the_surrogate_that_the_attacker_used(measure):
     model = _small_model(surrogate="sigmoid(slope=4)")
-    image_set = _right_answers(model)
-    own = attack_rows(model, image_set, ENCODED, AttackPlan("fgsm", 0.1), **NAMES)
-    other = attack_rows(model, image_set, ENCODED, AttackPlan("fgsm", 0.1, surrogate="rectangular(width=1)"), **NAMES)
+    image_set, attack = _right_answers(model), Attack("fgsm", 0.1, ENCODED)
+    own = measure(model, image_set, attack)
+    other = measure(model, image_set, replace(attack, gradient="rectangular(width=1)"))
     assert set(own.surrogate) == {"sigmoid(slope=4)"}
     assert set(other.surrogate) == {"rectangular(width=1)"}
     assert (own.loss != other.loss).any()
+
+
+@pytest.mark.parametrize(
+    "change", [{"pool": "average"}, {"keep": 0.3}, {"gradient": "backward_through_rate"}, {"options": {"steps": 2}}]
+)
+def test_every_field_of_an_attack_reaches_it(measure, change):
+    model = _small_model()
+    images, attack = _right_answers(model), Attack("pgd", 0.05, options={"steps": 3, "start": "none"})
+    assert (measure(model, images, attack).loss != measure(model, images, replace(attack, **change)).loss).any()
+
+
+def test_an_attack_crafted_elsewhere_says_where_by_its_result_alone(wrap):
+    model, source = _small_model(), _small_model(seed=1)
+    images = _right_answers(model)
+    attack = Attack("transfer", 0.1, options={"steps": 2})
+    crafted = [
+        attack_rows(wrap(model, images), attack, images, batch_size=12, source=wrap(each, images))
+        for each in (source, _small_model(seed=2))
+    ]
+    assert (crafted[0].loss != crafted[1].loss).any()
 
 
 def test_predictions_are_those_of_eval_mode_when_the_model_trains():
@@ -253,21 +325,24 @@ def test_predictions_are_those_of_eval_mode_when_the_model_trains():
 
 
 @pytest.mark.parametrize(
-    "plan, message",
+    "attack, message",
     [
-        (AttackPlan("deepfool", 0.1), "attack is 'deepfool'; expected one of fgsm"),
-        (AttackPlan("fgsm", -0.1), "eps is -0.1"),
-        (AttackPlan("fgsm", 8), "eps is 8"),
-        (AttackPlan("fgsm", 0.1, norm="l1"), "norm is 'l1'"),
-        (AttackPlan("pgd", 0.1, steps=0), "steps is 0"),
-        (AttackPlan("fgsm", 0.1, surrogate="tan"), "gradient is 'tan'"),
-        (AttackPlan("fgsm", 0.1, steps=3), "attack .fgsm. takes no steps"),
+        (Attack("deepfool", 0.1), "attack is 'deepfool'; expected one of fgsm"),
+        (Attack("fgsm", -0.1), "eps is -0.1"),
+        (Attack("fgsm", 8), "eps is 8"),
+        (Attack("fgsm", 0.1, norm="l1"), "norm is 'l1'"),
+        (Attack("pgd", 0.1, options={"steps": 0}), "steps is 0"),
+        (Attack("fgsm", 0.1, gradient="tan"), "gradient is 'tan'"),
+        (Attack("fgsm", 0.1, options={"steps": 3}), "attack 'fgsm' takes no steps"),
+        (Attack("pgd", 0.1, members=("atan",)), "member is 'atan'; expected one of the ensemble's"),
+        (Attack("pgd", 0.1, gradient="atan", members=("relu_proxy",)), "gradient is 'atan'; the members bring theirs"),
     ],
 )
-def test_one_line_error_when_the_plan_is_wrong(plan, message):
+def test_one_line_error_when_the_attack_is_wrong(measure, home, attack, message):
     model = _small_model()
     before = _state(model)
     with pytest.raises(InputError, match=message) as error:
-        attack_rows(model, _right_answers(model), IMAGE, plan, **NAMES)
+        measure(model, _right_answers(model), attack)
     assert "\n" not in str(error.value)
     assert _same(_state(model), before) and model.encoder.gradient == "straight_through"
+    assert not list(home.rglob("*.parquet"))
