@@ -248,3 +248,9 @@ def _drop_affine(snn: Model) -> None:
 def _reestimate(snn: Model, item: TrainedNetwork, size: ConversionSize) -> None:
     drawn = {name: value for name, value in size.calibration.items() if name in ("batches", "batch_size")}
     reestimate_statistics(snn, item.splits.train, seed=item.seed, augmentation=_calibration_images(size), **drawn)
+
+
+@torch.no_grad()
+def scale_change(item: TrainedNetwork) -> float:
+    """How far BatchNorm's scales are from 1, the value that dropping them gives: mean of |scale − 1| over channels."""
+    return torch.cat([norm.weight.flatten() for norm in batch_norms(item.model)]).sub(1).abs().mean().item()
