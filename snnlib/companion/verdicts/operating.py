@@ -14,6 +14,7 @@ import numpy as np
 import pandas as pd
 from scipy.stats import norm
 
+from snnlib.companion.measure.store import stored
 from snnlib.companion.verdicts.effects import EFFECTS, Effect
 from snnlib.companion.verdicts.operating_rivals import RIVALS, judged_with_rival
 from snnlib.companion.verdicts.rules import (
@@ -75,6 +76,12 @@ def operating_characteristics(
             found = [judged_with_rival(case.claim, rival, seed) for seed in range(2)]
             lines.append(_line(case, 1, f"{rival} rival", [one for one in found if one is not None]))
     return pd.DataFrame([line for line in lines if line["repetitions"]])
+
+
+@stored("operating_characteristics")
+def stored_characteristics(repetitions: int) -> pd.DataFrame:
+    """`operating_characteristics` of all claims, made once."""
+    return operating_characteristics(repetitions)
 
 
 def simulated(case: Case, random: np.random.Generator, size: float, spread: float) -> Judgement:
