@@ -21,6 +21,7 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
+from snnlib import checks
 from snnlib.errors import InputError
 
 BITS = 8
@@ -30,11 +31,16 @@ BRIGHTEST_LEVEL = 2**BITS - 1
 class _Declared(torch.autograd.Function):
     """`encode(images)` forward; backward, the incoming gradient times `slope(images)`, summed over time."""
 
+    generate_vmap_rule = True
+
     @staticmethod
-    def forward(ctx, images: Tensor, encode: Callable, slope: Callable) -> Tensor:
-        ctx.save_for_backward(images)
-        ctx.slope = slope
+    def forward(images: Tensor, encode: Callable, slope: Callable) -> Tensor:
         return encode(images)
+
+    @staticmethod
+    def setup_context(ctx, inputs: tuple[Tensor, Callable, Callable], output: Tensor) -> None:
+        images, _, ctx.slope = inputs
+        ctx.save_for_backward(images)
 
     @staticmethod
     def backward(ctx, upstream: Tensor) -> tuple[Tensor, None, None]:
@@ -46,19 +52,16 @@ class Encoder(nn.Module):
     """Images `[N, C, H, W]` in [0, 1] to encoded `[T, N, C, H, W]` in [0, 1].
 
     `gradient` may be assigned at any time; see `encoder_gradient` for a switch that restores. `gradients`
-    lists the names that fit, the default first. Raises `InputError` for another name, for `time_steps` < 1
-    and for images of integer type.
+    lists the names that fit, the default first. Images in half precision are encoded in float32, where their
+    levels are exact; the result has their dtype. Raises `InputError` for another name, for `time_steps` < 1 and
+    for images of integer type.
     """
 
     gradients: tuple[str, ...] = ("straight_through", "none")
 
     def __init__(self, time_steps: int, gradient: str | None = None) -> None:
         super().__init__()
-        if isinstance(time_steps, bool) or not isinstance(time_steps, int) or time_steps < 1:
-            raise InputError(
-                f"time_steps is {time_steps!r}; expected a whole number of at least 1; e.g. time_steps=8"
-            )
-        self.time_steps = time_steps
+        self.time_steps = checks.whole("time_steps", time_steps)
         self.gradient = self.gradients[0] if gradient is None else gradient
 
     @property
@@ -74,10 +77,9 @@ class Encoder(nn.Module):
         self._gradient = name
 
     def forward(self, images: Tensor) -> Tensor:
-        if not images.is_floating_point():
-            raise InputError(
-                f"images are {images.dtype}; expected floats in [0, 1]; divide bytes by 255 first"
-            )
+        _check_floats(images)
+        if images.dtype in (torch.float16, torch.bfloat16):
+            return Encoder.forward(self, images.to(torch.float32)).to(images.dtype)
         if self.gradient == "none":
             return self.encode(images.detach())
         return _Declared.apply(images, self.encode, getattr(self, f"{self.gradient}_slope"))
@@ -96,6 +98,7 @@ class DirectEncoder(Encoder):
     gradients = ("exact",)
 
     def forward(self, images: Tensor) -> Tensor:
+        _check_floats(images)
         return images.expand(self.time_steps, *images.shape)
 
 
@@ -147,11 +150,7 @@ class PhaseEncoder(Encoder):
 
     def __init__(self, time_steps: int, gradient: str | None = None, planes: int = BITS) -> None:
         super().__init__(time_steps, gradient)
-        if planes not in range(1, BITS + 1):
-            raise InputError(
-                f"planes is {planes!r}; expected a whole number from 1 to {BITS}; use planes={BITS}"
-            )
-        self.planes = planes
+        self.planes = checks.whole("planes", planes, at_most=BITS)
 
     def forward(self, images: Tensor) -> Tensor:
         distinct = super().forward(images)
@@ -279,6 +278,11 @@ def decode_phase(encoded: Tensor) -> Tensor:
     level = (planes * _place_values(len(planes), planes[0]).to(planes.dtype)).sum(0)
     # A divisor in a tensor: CUDA turns division by a Python number into a product with its rounded inverse.
     return (level / torch.full_like(level, BRIGHTEST_LEVEL)).clamp(0, 1)
+
+
+def _check_floats(images: Tensor) -> None:
+    if not images.is_floating_point():
+        raise InputError(f"images are {images.dtype}; expected floats in [0, 1]; divide bytes by 255 first")
 
 
 def _place_values(count: int, like: Tensor) -> Tensor:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
 
 from snnlib.encoding import (
+    ENCODERS,
     DirectEncoder,
     LatencyEncoder,
     PhaseEncoder,
@@ -291,3 +293,53 @@ def test_encoder_gradient_restores_all_when_one_encoder_lacks_it():
 def test_input_error_names_the_value_when_it_does_not_fit(make, message):
     with pytest.raises(InputError, match=message):
         make()
+
+
+LEVELS = ALL_BYTES.view(1, 1, 16, 16)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_every_grey_level_keeps_its_bits_when_images_are_half_precision(dtype):
+    encoded = PhaseEncoder(11)(LEVELS.to(dtype))
+    assert encoded.dtype == dtype
+    assert torch.equal(encoded.float(), PhaseEncoder(11)(LEVELS))
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+@pytest.mark.parametrize(
+    "name, gradient",
+    [(name, gradient) for name, kind in ENCODERS.items() for gradient in kind.gradients if gradient[0] == "s"],
+)
+def test_half_precision_is_encoded_and_differentiated_as_its_float32_copy(name, gradient, dtype):
+    half = LEVELS.to(dtype).requires_grad_()
+    single = half.detach().float().requires_grad_()
+    time_steps = 300 if name == "latency" else 8  # more than bfloat16 can count
+    weights = torch.arange(time_steps).sub(time_steps // 2).view(-1, 1, 1, 1, 1)
+    results = []
+    for images in (half, single):
+        torch.manual_seed(0)
+        encoded = build_encoder(name, time_steps, gradient)(images)
+        results.append((encoded, *torch.autograd.grad((encoded.float() * weights).sum(), images)))
+    assert torch.equal(results[0][0].float(), results[1][0])
+    assert torch.equal(results[0][1], results[1][1].to(dtype)) and results[1][1].any()
+
+
+@pytest.mark.parametrize("name", ENCODERS)
+def test_mapping_over_images_equals_encoding_the_batch(name):
+    encoder = build_encoder(name, 5)
+    mapped = torch.func.vmap(encoder, out_dims=1, randomness="different")(LEVELS.expand(3, 1, 16, 16))
+    assert mapped.shape == (5, 3, 1, 16, 16)
+    if name != "poisson":
+        assert torch.equal(mapped, encoder(LEVELS.expand(3, 1, 16, 16)))
+
+
+@pytest.mark.parametrize("name", ENCODERS)
+def test_bytes_are_refused_by_every_encoder(name):
+    with pytest.raises(InputError, match="images are torch.uint8; expected floats"):
+        build_encoder(name, 4)(torch.zeros(1, 3, 2, 2, dtype=torch.uint8))
+
+
+def test_numpy_counts_are_taken_as_plain_numbers():
+    encoder = PhaseEncoder(np.int64(6), planes=np.int32(4))
+    assert (type(encoder.time_steps), type(encoder.planes)) == (int, int)
+    assert encoder(LEVELS).shape[0] == 6

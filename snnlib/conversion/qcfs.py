@@ -17,6 +17,7 @@ from snnlib.attacks.inputs import check_count
 from snnlib.errors import InputError
 from snnlib.models import Model
 from snnlib.neurons import LIF
+from snnlib.neurons.reference import as_floats
 
 
 class QCFS(nn.Module):
@@ -59,6 +60,7 @@ class ShiftedIF(LIF):
         super().__init__(leak=1.0, threshold=threshold, reset="soft", detach_reset=False)
 
     def forward(self, currents: Tensor) -> Tensor:
+        currents = as_floats(currents)
         threshold = torch.as_tensor(self.effective_threshold, dtype=currents.dtype, device=currents.device)
         # A start at θ/2 is a first current that is larger by θ/2: no leak, and nothing else is left of the past.
         shifted = torch.cat([currents[:1] + threshold / 2, currents[1:]])

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from snnlib.errors import InputError
 from snnlib.neurons import kernels
-from snnlib.neurons.reference import lif_reference, membrane_dtype
+from snnlib.neurons.reference import as_floats, lif_reference, membrane_dtype
 from snnlib.neurons.surrogates import Surrogate, atan
 
 
@@ -69,33 +69,34 @@ class _MultiStep(torch.autograd.Function):
     def backward(ctx, g_spikes, g_v_last):
         if g_spikes is None and g_v_last is None:
             return (None,) * 8
-        currents, v0, leak, threshold = ctx.saved_tensors
+        saved = ctx.saved_tensors  # once: activation checkpointing gives them away when they are unpacked
         if g_spikes is None:
-            g_spikes = torch.zeros_like(currents)
+            g_spikes = torch.zeros_like(saved[0])
         needs = ctx.needs_input_grad
         if torch.is_grad_enabled():
-            gradients = _reference_backward(ctx, ctx.saved_tensors, g_spikes, g_v_last, create_graph=True)
+            gradients = _reference_backward(ctx, saved, g_spikes, g_v_last, create_graph=True)
         else:
-            gradients = _first_order_backward(ctx, g_spikes, g_v_last)
+            gradients = _first_order_backward(ctx, saved, g_spikes, g_v_last)
         g_currents, g_v0, g_threshold = gradients
         return (g_currents, g_v0 if needs[1] else None, None, g_threshold if needs[3] else None, *(None,) * 4)
 
 
-def _first_order_backward(ctx, g_spikes, g_v_last):
-    try:
-        return _compiled_backward(ctx, g_spikes, g_v_last)
-    except torch._dynamo.exc.TorchDynamoException as error:
-        kernels.give_up_compiling(error)
+def _first_order_backward(ctx, saved, g_spikes, g_v_last):
+    if not kernels.is_transformed(g_spikes, g_v_last):
+        try:
+            return _compiled_backward(ctx, saved, g_spikes, g_v_last)
+        except torch._dynamo.exc.TorchDynamoException as error:
+            kernels.give_up_compiling(error)
     leaves = [
-        None if saved is None else saved.detach().requires_grad_(needed)
-        for saved, needed in zip(ctx.saved_tensors, ctx.needs_input_grad[:4], strict=True)
+        None if tensor is None else tensor.detach().requires_grad_(needed)
+        for tensor, needed in zip(saved, ctx.needs_input_grad[:4], strict=True)
     ]
     with torch.enable_grad():
         return _reference_backward(ctx, leaves, g_spikes, g_v_last, create_graph=False)
 
 
-def _compiled_backward(ctx, g_spikes, g_v_last):
-    currents, v0, leak, threshold = ctx.saved_tensors
+def _compiled_backward(ctx, saved, g_spikes, g_v_last):
+    currents, v0, leak, threshold = saved
     surrogate, reset, detach_reset = ctx.options
     run = kernels.backward_kernel(
         currents.shape[0], surrogate.formula, reset, detach_reset, ctx.needs_input_grad[3],
@@ -156,12 +157,13 @@ def lif_multi_step(
     """Run leaky integrate-and-fire neurons over all time steps; state goes in as `v0` and comes out as `v_last`.
 
     `currents` `[T, ...]` and the returned spikes `[T, ...]` share dtype and memory layout; `v0`, `v_last` `[...]` are
-    membranes after reset (float32 for half-precision currents). Fires at membrane >= threshold. Equations, source:
-    `snnlib.neurons.reference.lif_reference`. The compiled path equals the reference bit for bit in float32 on a CPU.
-    A trainable `threshold` (0-dimensional tensor) gets its gradient; `leak` as a tensor that requires grad runs the
-    reference. `want_v_last=False` spares writing the last membrane, None then. Raises `InputError` for
-    numbers that do not fit (leak outside [0, 1], threshold <= 0; tensors are not looked into), an unknown reset or an
-    empty time axis.
+    membranes after reset (float32 for half-precision currents). Integers and booleans, such as event frames, count as
+    float32. Fires at membrane >= threshold. Equations, source: `snnlib.neurons.reference.lif_reference`.
+    The compiled path equals the reference bit for bit in float32 on a CPU. A trainable `threshold` (0-dimensional
+    tensor) gets its gradient. The reference runs where `leak` is a tensor that requires grad, and inside the transforms
+    of `torch.func` (vmap, grad, jacrev, jacfwd). `want_v_last=False` spares writing the last membrane, None then.
+    Raises `InputError` for numbers that do not fit (leak outside [0, 1], threshold <= 0; tensors are not looked into),
+    an unknown reset, complex currents or an empty time axis.
     """
     if reset not in ("hard", "soft"):
         raise InputError(f"reset is {reset!r}; expected 'hard' or 'soft'; hard sets the membrane to 0")
@@ -170,6 +172,7 @@ def lif_multi_step(
     if v0 is not None and v0.shape != currents.shape[1:]:
         wanted = list(currents.shape[1:])
         raise InputError(f"v0 has shape {list(v0.shape)}; expected {wanted}; pass one membrane per neuron")
+    currents = as_floats(currents)
     surrogate = atan() if surrogate is None else surrogate
     dtype = membrane_dtype(currents)
     leak = _as_scalar("leak", leak, dtype, currents.device)

@@ -161,9 +161,15 @@ def compiler_missing(device_type: str) -> str | None:
     return reason
 
 
+def is_transformed(*tensors: Tensor | None) -> bool:
+    """Whether `torch.func` or a batched backward pass is at work: tensors then have no memory of their own."""
+    batched = torch._C._functorch.is_legacy_batchedtensor
+    return torch._C._are_functorch_transforms_active() or any(t is not None and batched(t) for t in tensors)
+
+
 def kernel_for(currents: Tensor) -> str:
     """Which path `lif_multi_step` takes for these currents `[T, ...]`: "compiled" or "reference"."""
-    if _choice == "reference" or _failed or torch.compiler.is_compiling():
+    if _choice == "reference" or _failed or torch.compiler.is_compiling() or is_transformed(currents):
         return "reference"
     time_steps, width = currents.shape[0], currents[0].numel()
     if time_steps > LONGEST_UNROLLED_LOOP or width < SMALLEST_COMPILED_WIDTH or not currents.is_floating_point():

@@ -12,11 +12,12 @@ from torch import Tensor, nn
 from snnlib.errors import InputError
 from snnlib.neurons import kernels
 from snnlib.neurons.autograd import lif_multi_step
+from snnlib.neurons.reference import as_floats
 from snnlib.neurons.surrogates import Surrogate, atan
 
 
 class LIF(nn.Module):
-    """Leaky integrate-and-fire layer: currents `[T, N, ...]` to spikes of the same shape.
+    """Leaky integrate-and-fire layer: currents `[T, N, ...]` to spikes of the same shape; integers count as float32.
 
     `threshold` may be a 0-dimensional tensor; `trainable_threshold` makes one `nn.Parameter` of it. The neuron compares
     with `effective_threshold`, never below `threshold_floor`; its gradient is that of `torch.clamp`. In train mode a
@@ -73,7 +74,7 @@ class LIF(nn.Module):
     def forward(self, currents: Tensor) -> Tensor:
         self._lift_threshold()
         if self.rule is not None:
-            return self.rule(self, currents)
+            return self.rule(self, as_floats(currents))
         spikes, _ = lif_multi_step(
             currents,
             leak=self.leak,

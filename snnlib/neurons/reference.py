@@ -5,7 +5,18 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from snnlib.errors import InputError
 from snnlib.neurons.surrogates import Surrogate
+
+
+def as_floats(currents: Tensor) -> Tensor:
+    """`currents` themselves, or as float32 if they are integers or booleans: leak and threshold would be cut to those.
+
+    Errors: InputError for complex numbers.
+    """
+    if currents.is_complex():
+        raise InputError(f"currents are {currents.dtype}; expected real numbers; pass e.g. their absolute values")
+    return currents if currents.is_floating_point() else currents.to(torch.float32)
 
 
 def membrane_dtype(currents: Tensor) -> torch.dtype:

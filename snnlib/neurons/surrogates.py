@@ -20,11 +20,22 @@ from snnlib.errors import InputError
 class _Step(torch.autograd.Function):
     """Heaviside step (1 at u = 0) whose backward is the surrogate; differentiable again, for second order."""
 
+    generate_vmap_rule = True
+
     @staticmethod
-    def forward(ctx, u: Tensor, surrogate: Surrogate) -> Tensor:
-        ctx.save_for_backward(u)
-        ctx.surrogate = surrogate
+    def forward(u: Tensor, surrogate: Surrogate) -> Tensor:
         return (u >= 0).to(u.dtype)
+
+    @staticmethod
+    def setup_context(ctx, inputs: tuple[Tensor, Surrogate], output: Tensor) -> None:
+        u, ctx.surrogate = inputs
+        ctx.save_for_backward(u)
+        ctx.save_for_forward(u)
+
+    @staticmethod
+    def jvp(ctx, change: Tensor, _: None) -> Tensor:
+        (u,) = ctx.saved_tensors
+        return change * ctx.surrogate(u)
 
     @staticmethod
     def backward(ctx, grad_spikes: Tensor) -> tuple[Tensor, None]:
