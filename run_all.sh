@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Rebuild every figure and table:  ./run_all.sh [--profile smoke|quick|paper] [--only 11,13] [--list] [--help]
+# Rebuild every figure and table:  ./run_all.sh [--profile smoke|quick|night|paper] [--only 11,13] [--list] [--help]
 # Check everything:                ./run_all.sh test
 # The first start makes .venv with the pinned versions; an active conda environment that has the package is used as it is.
 set -euo pipefail
@@ -8,10 +8,10 @@ venv="$root/.venv"
 
 fail() { echo "error: $1" >&2; exit 2; }
 
-find_python() {
+find_python() { # find_python MODULES: that has them too, such as "venv, ensurepip"
     local candidate
     for candidate in python3.13 python3.12 python3.11 python3 python; do
-        if "$candidate" -c 'import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then
+        if "$candidate" -c "import sys, $1; sys.exit(sys.version_info < (3, 11))" 2>/dev/null; then
             echo "$candidate"
             return
         fi
@@ -24,7 +24,7 @@ has_modules() {
     "$1" -P -c 'import sys, importlib.util as u; sys.exit(not all(map(u.find_spec, sys.argv[1:])))' "${@:2}" 2>/dev/null
 }
 
-fingerprint() { # of what an installation with the given extra consists of
+fingerprint() { # of what an installation of the given kind, run or test, consists of
     "$venv/bin/python" -c 'import hashlib, sys; d = b"".join(open(f, "rb").read() for f in sys.argv[2:])
 print(sys.argv[1], hashlib.sha256(d + (sys.version + sys.prefix).encode()).hexdigest())' \
         "$1" "$root/pyproject.toml" "$root/constraints.txt" 2>/dev/null
@@ -32,13 +32,15 @@ print(sys.argv[1], hashlib.sha256(d + (sys.version + sys.prefix).encode()).hexdi
 
 is_installed() { [ -f "$venv/ready" ] && grep -qxF "$(fingerprint "$1")" "$venv/ready"; }
 
-install() { # install EXTRA, once per version of the pins; no "ready" means that an installation did not end
+install() { # install KIND EXTRAS, once per version of the pins; no "ready" means that an installation did not end
     local base quiet=--quiet
     if is_installed "$1"; then return; fi
-    base="$(find_python)"
+    base="$(find_python "venv, ensurepip")"
+    # Else pip's exit code would be taken for a network that failed.
+    trap 'echo >&2; echo "interrupted; the next start installs what is missing" >&2; exit 130' INT
     # pip inherits descriptor 9 and with it the lock: a pip that outlives a killed start is waited for.
     exec 9> "$root/.venv.lock"
-    "$base" -c 'import fcntl; fcntl.flock(9, fcntl.LOCK_EX)'
+    "$base" -c 'import fcntl, signal; signal.signal(signal.SIGINT, signal.SIG_DFL); fcntl.flock(9, fcntl.LOCK_EX)'
     if ! is_installed "$1"; then
         if [ ! -f "$venv/ready" ] || [ -z "$(fingerprint "$1")" ]; then
             echo "making $venv with $("$base" --version)"
@@ -48,31 +50,47 @@ install() { # install EXTRA, once per version of the pins; no "ready" means that
         echo "installing the pinned versions (once; about 2 GB and some minutes)"
         if [ -t 1 ]; then quiet=; fi # on a terminal pip shows its progress
         "$venv/bin/python" -m pip install --disable-pip-version-check $quiet \
-            -c "$root/constraints.txt" -e "$root[$1]" \
+            -c "$root/constraints.txt" -e "$root[$2]" \
             || fail "the installation failed (see above); check the network and start again"
-        { fingerprint bench; [ "$1" = bench ] || fingerprint "$1"; } > "$venv/ready.part"
+        { fingerprint run; [ "$1" = run ] || fingerprint "$1"; } > "$venv/ready.part"
         mv "$venv/ready.part" "$venv/ready"
     fi
     exec 9>&-
+    trap - INT
 }
+
+# Each extra's packages, for an environment that this script did not make.
+modules="snnlib torchvision scipy seaborn jinja2 papermill ipykernel jupyterlab pyarrow snntorch statsmodels"
+modules="$modules spikingjelly norse"
+kind=run extras=companion,bench
+if [ "${1:-}" = test ]; then
+    kind=test extras=test modules="$modules pytest xdist nbval hypothesis pyautoattack ruff setuptools"
+fi
+python="${CONDA_PREFIX:-}/bin/python"
+if [ -z "${CONDA_PREFIX:-}" ] || ! has_modules "$python" $modules; then python=""; fi
+
+asked() { local word; for word in "${@:2}"; do [ "$word" != "$1" ] || return 0; done; return 1; }
+before_install() { # what can be said without any package
+    local base
+    base="$(find_python fcntl)" || { sed -n '2,4s/^# //p' "$0"; exit 2; }
+    export PYTHONPATH="$root" PYTHONDONTWRITEBYTECODE=1
+    unset SNNLIB_HOME
+    exec "$base" -m snnlib.companion.runner.options "$@"
+}
+if asked --help "$@" || asked -h "$@"; then before_install --help; fi
+if asked --list "$@" && [ -z "$python" ] && ! is_installed "$kind"; then before_install "$@"; fi
 
 export SNNLIB_HOME="$root" MPLBACKEND=agg PYTHONHASHSEED=0
 # glibc: keep freed blocks inside the process (snnlib/runtime.py says why)
 export MALLOC_MMAP_THRESHOLD_=1073741824 MALLOC_TRIM_THRESHOLD_=4294967296 MALLOC_TOP_PAD_=67108864
 
-extra=bench modules="snnlib papermill spikingjelly norse"
-if [ "${1:-}" = test ]; then
-    [ $# = 1 ] || fail "'test' takes no further arguments, got: ${*:2}"
-    extra=test modules="$modules pytest xdist nbval hypothesis ruff"
-fi
-if [ -n "${CONDA_PREFIX:-}" ] && has_modules "$CONDA_PREFIX/bin/python" $modules; then
-    python="$CONDA_PREFIX/bin/python"
-else
-    install "$extra"
+if [ "$kind" = test ] && [ $# != 1 ]; then fail "'test' takes no further arguments, got: ${*:2}"; fi
+if [ -z "$python" ]; then
+    install "$kind" "$extras"
     python="$venv/bin/python"
 fi
 
-if [ "$extra" = bench ]; then exec "$python" -P -m snnlib.companion.runner "$@"; fi
+if [ "$kind" = run ]; then exec "$python" -P -m snnlib.companion.runner "$@"; fi
 
 cd "$root"
 step() { echo "== $1"; shift; "$@" || { echo "FAILED: $*" >&2; exit 1; }; }

@@ -13,7 +13,6 @@ import sys
 from pathlib import Path
 
 from snnlib.errors import InputError
-from snnlib.files import user_path
 
 _places = sys.modules[__name__]
 FOLDERS = ("NOTEBOOKS", "FIGURES", "ARTIFACTS")
@@ -31,6 +30,8 @@ def __getattr__(name: str) -> Path:
 def _find_root() -> Path:
     home = os.environ.get("SNNLIB_HOME")
     if home:
+        from snnlib.files import user_path  # needs filelock; `run_all.sh --list` works before it is installed
+
         folder = user_path(home)
         if not folder.is_dir():
             raise InputError(f"SNNLIB_HOME is {home!r}; expected an existing folder; create it or unset the variable")

@@ -14,12 +14,13 @@ import time
 from pathlib import Path
 from typing import Any
 
-from snnlib.commands import OneLineParser, exit_code
+from snnlib.commands import exit_code
 from snnlib.companion import paths
 from snnlib.companion.measure.networks import OutOfTime
 from snnlib.companion.measure.store import read_json
 from snnlib.companion.report import figures
 from snnlib.companion.runner.execute import NotebookFailed, clock, execute
+from snnlib.companion.runner.options import parse_arguments
 from snnlib.companion.runner.publish import publish
 from snnlib.companion.runner.series import Notebook, convert_setting, load_series
 from snnlib.companion.runner.stamps import (
@@ -37,40 +38,6 @@ from snnlib.runtime import apply_process_settings
 
 UNITS = {"s": 1, "m": 60, "h": 3600}
 RAN, FAILED, LEFT = "ran", "failed", "left for another start"
-
-
-def parse_arguments(arguments: list[str] | None) -> argparse.Namespace:
-    parser = OneLineParser(prog="run_all.sh", description=__doc__, allow_abbrev=False)
-    parser.add_argument(
-        "--profile", default="quick", help=f"size of the run: {', '.join(paths.PROFILE_NAMES)}"
-    )
-    parser.add_argument(
-        "--only", metavar="11,13", help="these notebooks"
-    )
-    parser.add_argument(
-        "--force", action="store_true", help="run the chosen notebooks even if they are up to date"
-    )
-    parser.add_argument(
-        "--set", metavar="KEY=VALUE", action="append", default=[], help="change a notebook parameter"
-    )
-    parser.add_argument(
-        "--data-dir", metavar="DIR", type=Path, help="folder with data sets that are already here"
-    )
-    parser.add_argument("--list", action="store_true", help="show the notebooks and their state, run nothing")
-    parser.add_argument(
-        "--publish",
-        action="store_true",
-        help="copy figures and tables to figures/<profile>, and outputs of quick into the committed notebooks",
-    )
-    parser.add_argument(
-        "--time-limit", metavar="100m", help="stop cleanly at the next step that would end later, and say what is left"
-    )
-    parser.add_argument(
-        "--dry-run",
-        action="store_true",
-        help="print what the profile would cost on this machine, run nothing; paper takes minutes on a CPU",
-    )
-    return parser.parse_args(arguments)
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -1,0 +1,65 @@
+"""Rebuild the figures and tables: run the numbered notebooks of a profile, where their result is out of date.
+
+Exit code: 0 all is well, 1 a notebook failed, 2 an option is wrong, 130 interrupted. A run that was killed continues
+where it stopped when it is started again. `run_all.sh test` checks everything instead.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+from snnlib.commands import OneLineParser, exit_code
+from snnlib.companion import paths
+from snnlib.companion.runner.series import load_series
+
+PROFILES = {
+    "smoke": "shows that everything runs, minutes",
+    "quick": "half an hour on 2 CPU cores",
+    "night": "whole CIFAR-10, about ten hours",
+    "paper": "the papers' own sizes, days of a GPU",
+}
+PROFILE_HELP = "; ".join(f"{name}: {meaning}" for name, meaning in PROFILES.items())
+
+
+def parse_arguments(arguments: list[str] | None) -> argparse.Namespace:
+    parser = OneLineParser(prog="run_all.sh", description=__doc__, allow_abbrev=False)
+    parser.add_argument("--profile", default="quick", metavar="|".join(PROFILES), help=PROFILE_HELP)
+    parser.add_argument("--only", metavar="11,13", help="these notebooks")
+    parser.add_argument("--force", action="store_true", help="run the chosen notebooks even if they are up to date")
+    parser.add_argument("--set", metavar="KEY=VALUE", action="append", default=[], help="change a notebook parameter")
+    parser.add_argument("--data-dir", metavar="DIR", type=Path, help="folder with data sets that are already here")
+    parser.add_argument("--list", action="store_true", help="show the notebooks and their state, run nothing")
+    parser.add_argument(
+        "--publish",
+        action="store_true",
+        help="copy figures and tables to figures/<profile>, and outputs of quick into the committed notebooks",
+    )
+    parser.add_argument(
+        "--time-limit", metavar="100m", help="stop cleanly at the next step that would end later, and say what is left"
+    )
+    parser.add_argument(
+        "--dry-run",
+        action="store_true",
+        help="print what the profile would cost on this machine, run nothing; paper takes minutes on a CPU",
+    )
+    return parser.parse_args(arguments)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """`run_all.sh --help` and `--list` before anything is installed: this module imports no package but this one."""
+    return exit_code(lambda: list_series(parse_arguments(arguments)))
+
+
+def list_series(options: argparse.Namespace) -> int:
+    """Print the title of every notebook, which begins with its number. Errors: InputError."""
+    paths.check_profile(options.profile)
+    for notebook in load_series(paths.NOTEBOOKS).values():
+        print(notebook.title)
+    print("not installed yet: `run_all.sh` installs once and runs them; then --list shows what is out of date")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
