@@ -10,21 +10,28 @@ import torch
 
 from snnlib.audit import AuditReport
 from snnlib.companion import paths
+from snnlib.companion.measure.attacked import run_attack
 from snnlib.companion.measure.networks import Network, trained
-from snnlib.companion.ours import audit, audit_attackers, audit_examples
-from snnlib.companion.ours.audit_attackers import OWN, Attacker, attack_with, chain_attackers, same_function_attackers
+from snnlib.companion.ours import audit, audit_examples
+from snnlib.companion.ours.audit_attackers import (
+    blinded_attacker,
+    chain_attackers,
+    own_attacker,
+    same_function_attackers,
+)
+from snnlib.companion.sizes import audit_size
 from snnlib.data import ImageSet
 
-SIZE = audit_attackers.SIZES["smoke"]
+SIZE = audit_size("smoke")
+EPS = 6 / 255
 MAX = Network("max", "sew_resnet18", {"pool": "max"})
 AVERAGE = Network("average", "sew_resnet18", {"pool": "avg"})
 DIRECT = Network("direct", "sew_resnet18", {"encoder": "direct", "time_steps": 2})
 
 
 @pytest.fixture
-def chapter(artifacts, profile, monkeypatch):
+def chapter(artifacts, profile):
     """A profile of the chapter that takes three images of each class."""
-    monkeypatch.setitem(audit_attackers.SIZES, "toy", SIZE)
     return replace(profile, attacked_per_class=3, attack_batch_size=9, seeds=(0, 1))
 
 
@@ -39,22 +46,27 @@ def _labels(attackers):
 
 def test_attackers_on_one_function_change_one_thing_each(item, chapter):
     for space, last in (("image", "encoder smooth"), ("encoded", "BatchNorm in train")):
-        attackers = same_function_attackers(item, space, SIZE)
-        assert attackers[0] == OWN and attackers[-1].label == last
+        attackers, own = same_function_attackers(item, space, EPS, SIZE), own_attacker(space, EPS, SIZE)
+        assert attackers[0] == own and attackers[-1].label == last
         assert len(set(_labels(attackers))) == len(attackers)
         for attacker in attackers[1:]:
-            changed = [
-                getattr(attacker, name) != getattr(OWN, name) for name in ("gradient", "pool", "encoder", "batch_norm")
-            ]
-            assert sum(changed) == 1 and attacker.attack == "pgd" and not attacker.options
+            attack, threat = attacker.attack, attacker.attack.threat
+            changes = [
+                {"gradient": attack.gradient}, {"pool": attack.pool}, {"keep": attack.keep},
+                {"threat": replace(own.attack.threat, encoder_gradient=threat.encoder_gradient)},
+                {"threat": replace(own.attack.threat, batch_norm=threat.batch_norm)},
+            ]  # fmt: skip
+            assert [replace(own.attack, **change) for change in changes].count(attack) == 1 and attack != own.attack
 
 
 def test_attackers_that_do_not_apply_are_left_out(chapter):
     direct, average = trained(DIRECT, chapter, 0), trained(AVERAGE, chapter, 0)
-    assert not any(attacker.encoder for attacker in same_function_attackers(direct, "image", SIZE))
-    assert any(attacker.pool for attacker in same_function_attackers(direct, "image", SIZE))
-    assert not any(attacker.pool for attacker in chain_attackers(average, "image", SIZE, ("x",)))
-    assert _labels(chain_attackers(average, "encoded", SIZE, ("x",)))[-2:] == ["transfer from x", "Square"]
+    of_direct = [attacker.attack for attacker in same_function_attackers(direct, "image", EPS, SIZE)]
+    assert not any(attack.threat.encoder_gradient for attack in of_direct) and any(attack.pool for attack in of_direct)
+    assert not any(each.attack.pool for each in chain_attackers(average, "image", EPS, SIZE, {}))
+    chain = chain_attackers(average, "encoded", EPS, SIZE, {"x": direct})
+    assert _labels(chain)[-2:] == ["transfer from x", "Square"]
+    assert [attacker.source for attacker in chain[-3:]] == [None, direct, None]
 
 
 def test_every_attacker_leaves_the_function_and_the_model_as_they_are(item):
@@ -62,27 +74,29 @@ def test_every_attacker_leaves_the_function_and_the_model_as_they_are(item):
     labels = item.splits.test.labels[:4]
     with torch.no_grad():
         before = item.model(images)
-    attackers = [*same_function_attackers(item, "image", SIZE), Attacker("half", "zeros", keep=0.5)]
-    for attacker in [*attackers, *chain_attackers(item, "image", SIZE, ("x",))]:
-        result = attack_with(item, images, labels, attacker, "image", 6 / 255, SIZE, {"x": item.model})
+    attackers = [*same_function_attackers(item, "image", EPS, SIZE), blinded_attacker(0.5, EPS, SIZE)]
+    for attacker in [*attackers, *chain_attackers(item, "image", EPS, SIZE, {"x": item})]:
+        source = attacker.source and attacker.source.model
+        result = run_attack(item.model, images, labels, attacker.attack, source=source)
         with torch.no_grad():
             found = item.model(result.adversarial).argmax(1) != labels
-            assert torch.equal(item.model(images), before), attacker
+            assert torch.equal(item.model(images), before), attacker.label
         assert torch.equal(found, result.success), "judged on the deployed network"
 
 
-def test_alone_everyone_attacks_the_same_images_and_is_stored(item, chapter, calls, monkeypatch):
+def test_alone_everyone_attacks_the_same_images_and_is_stored(item, chapter, calls):
     rows = audit.alone_rows(item, chapter, "image")
     samples = audit.alone_samples(item, chapter)
     assert len(samples) == 3 and rows.groupby("attacker").size().eq(3).all()
     assert set(rows["sample"]) == set(samples)
-    monkeypatch.setattr(audit, "attack_with", lambda *_: pytest.fail("stored rows are not computed again"))
+    assert calls["rows"] == rows.attacker.nunique()
     pd.testing.assert_frame_equal(audit.alone_rows(item, chapter, "image"), rows)
+    assert calls["rows"] == rows.attacker.nunique(), "stored rows are not computed again"
 
 
 @pytest.mark.parametrize("space", ["image", "encoded"])
 def test_in_turn_everyone_runs_on_what_the_earlier_ones_left(item, chapter, space):
-    attackers = chain_attackers(item, space, SIZE, ())
+    attackers = chain_attackers(item, space, EPS, SIZE, {})
     rows = audit.attacker_rows(item, chapter, attackers, space, 6, samples=range(9), in_turn=True)
     standing = set(range(9))
     for label in _labels(attackers):
