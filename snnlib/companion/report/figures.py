@@ -155,15 +155,16 @@ def _write(
         raise InputError(
             f"figure {name!r} is saved by notebook {notebook!r}; expected both to start with the same number"
         )
-    made = _provenance()
+    about = {"notebook": str(notebook), "made": _provenance()}
+    if config is not None:
+        about["config"] = store.name_of(config)
     written = [
         write_atomic(paths.figures_dir(profile) / (name + suffix), data) for suffix, data in contents.items()
     ]
 
     def enter(manifest: dict[str, Any]) -> None:
         for path in written:
-            entry = {"sha256": sha256_of(path), "notebook": str(notebook), "made": made}
-            manifest["files"][path.name] = entry if config is None else {**entry, "config": store.name_of(config)}
+            manifest["files"][path.name] = {"sha256": sha256_of(path), **about}
 
     _update_manifest(profile, enter)
     write_atomic(used_path(profile, name[:2]), json.dumps({"results": sorted(store.used)}) + "\n")

@@ -8,45 +8,35 @@ import pytest
 import torch
 
 from snnlib.attacks.ensemble import MEMBERS
-from snnlib.attacks.gradients import bptt, relu_proxy
 from snnlib.companion.measure import networks as common
-from snnlib.companion.measure.networks import Network, TrainedNetwork
+from snnlib.companion.measure.networks import TrainedNetwork
 from snnlib.companion.measure.rows import robust_accuracy
 from snnlib.companion.ozdenizci2024 import attacks
-from snnlib.companion.sizes import SIZES
+from snnlib.companion.sizes import ConversionSize, conversion_size
 from snnlib.conversion.statistics import batch_norms
 from snnlib.data import ImageSplits
 from snnlib.models import build_model
-from snnlib.neurons import surrogates
 
-TWO = {"linear": bptt(surrogates.piecewise_linear(width=1, height=1)), "proxy": relu_proxy()}
-
-
-@pytest.fixture
-def size():
-    profile = replace(SIZES["smoke"].profile, attacked_per_class=2, attack_batch_size=4)
-    return replace(SIZES["smoke"], profile=profile, ensemble_steps=2)
+LINEAR, PROXY = TWO = ("piecewise_linear(width=1, height=1)", "relu_proxy")
 
 
 @pytest.fixture
-def item(artifacts, splits: ImageSplits) -> TrainedNetwork:
-    """A network that nobody trained: what is stored of it is named by `run`."""
+def size() -> ConversionSize:
+    smoke = conversion_size("smoke")
+    return replace(smoke, profile=replace(smoke.profile, attacked_per_class=2, attack_batch_size=4), ensemble_steps=2)
+
+
+@pytest.fixture
+def item(artifacts, splits: ImageSplits, wrap) -> TrainedNetwork:
+    """A network that nobody trained."""
     model = build_model("resnet20", 3, 2, width=2, threshold_floor=0.03, trainable_threshold=True, seed=0).eval()
-    return TrainedNetwork(Network("SNN, toy", "resnet20"), 7, model, None, "made-up-run", splits, "cpu")
+    return wrap(model, splits.test, "SNN, toy", seed=7)
 
 
 @pytest.fixture
 def two_members(monkeypatch):
-    """The real ensemble costs 19 attacks; `alone` and the cache can be seen with two."""
-    whole = attacks.ensemble_rows
-    runs = []
-
-    def with_two(*arguments, **options):
-        runs.append(options["alone"])
-        return whole(*arguments, members=TWO, **options)
-
-    monkeypatch.setattr(attacks, "ensemble_rows", with_two)
-    return runs
+    """The real ensemble costs 19 attacks; `alone` and what is stored can be seen with two."""
+    monkeypatch.setattr(attacks, "MEMBERS", TWO)
 
 
 def _always(model, label: int) -> None:
@@ -61,34 +51,41 @@ def _always(model, label: int) -> None:
 
 
 def test_training_surrogate_is_the_first_member():
-    assert attacks.TRAINING_SURROGATE == "piecewise_linear(width=1, height=1)" == list(MEMBERS)[0]
+    assert attacks.TRAINING_SURROGATE == LINEAR == next(iter(MEMBERS))
 
 
-def test_plans_have_the_chapters_steps(size):
-    assert attacks.plan_of("fgsm", 4, size).options() == {} and attacks.plan_of("r_fgsm", 4, size).options() == {}
-    plan = attacks.plan_of("pgd", 2, size)
-    assert (plan.eps, plan.options()) == (2 / 255, {"steps": 2})
+def test_attacks_have_the_chapters_steps_and_no_step_where_none_is_taken(size):
+    assert all(attacks.attack_at(name, 4, size).options == {} for name in ("fgsm", "r_fgsm"))
+    attack = attacks.attack_at("pgd", 2, size, TWO, alone=True)
+    assert (attack.eps, attack.options, attack.members, attack.alone) == (2 / 255, {"steps": 2}, TWO, True)
 
 
-def test_ensemble_is_stored_per_level_and_mode(item, size, two_members):
+def test_ensemble_runs_all_nineteen_members(item, size, monkeypatch):
+    asked = []
+    monkeypatch.setattr(attacks, "attacked", lambda item, wanted, *_: asked.extend(wanted))
+    attacks.ensemble(item, size, "fgsm", (4, 8))
+    assert [attack.members for attack in asked] == [tuple(MEMBERS)] * 2 and len(MEMBERS) == 19
+
+
+def test_ensemble_is_stored_per_level_and_mode(item, size, two_members, calls):
     rows = attacks.ensemble(item, size, "fgsm", (4, 8))
-    assert two_members == [False, False]
+    assert calls["rows"] == 2
     assert set((255 * rows.eps).round()) == {4, 8} and set(rows.seed) == {7} and set(rows.model) == {"SNN, toy"}
-    assert rows[rows.surrogate == "linear"].groupby("eps")["sample"].nunique().tolist() == [6, 6]
+    assert rows[rows.surrogate == LINEAR].groupby("eps")["sample"].nunique().tolist() == [6, 6]
     again = attacks.ensemble(item, size, "fgsm", (8,))
-    assert two_members == [False, False]
+    assert calls["rows"] == 2
     assert again.equals(rows[rows.eps > 6 / 255].reset_index(drop=True))
     alone = attacks.ensemble(item, size, "fgsm", (8,), alone=True)
-    assert two_members == [False, False, True]
+    assert calls["rows"] == 3
     assert len(alone) == 2 * 6 >= len(again)
     assert robust_accuracy(alone).robust_accuracy.item() <= robust_accuracy(again).robust_accuracy.item()
 
 
 def test_members_after_the_first_only_see_what_still_stands(item, size, two_members):
     rows = attacks.ensemble(item, size, "pgd", (8,))
-    fell = set(rows[(rows.surrogate == "linear") & rows.success]["sample"])
+    fell = set(rows[(rows.surrogate == LINEAR) & rows.success]["sample"])
     assert fell, "an untrained network is wrong on some"
-    assert not fell & set(rows[rows.surrogate == "proxy"]["sample"])
+    assert not fell & set(rows[rows.surrogate == PROXY]["sample"])
 
 
 def test_plain_attack_runs_on_the_attacked_images(item, size):
@@ -106,19 +103,20 @@ def test_accuracy_of_a_network_that_always_says_the_same(item, size):
     ]
 
 
-def test_accuracy_of_a_step_is_named_by_the_weights(item, size, monkeypatch):
+def test_accuracy_of_a_step_is_named_by_the_weights(item, size, calls):
     steps = {"one": item.model}
     first = attacks.accuracy_of_steps(steps, item, size)
-    with monkeypatch.context() as patch:
-        patch.setattr(attacks, "attack_rows", lambda *_, **__: pytest.fail("attacked again"))
-        assert attacks.accuracy_of_steps(steps, item, size).equals(first)
+    assert (calls["rows"], calls["accuracies"]) == (1, 1)
+    assert attacks.accuracy_of_steps(steps, item, size).equals(first)
+    assert (calls["rows"], calls["accuracies"]) == (1, 1)
     _always(item.model, 0)
     assert attacks.accuracy_of_steps(steps, item, size).clean.item() == pytest.approx(1 / 3)
+    assert (calls["rows"], calls["accuracies"]) == (2, 2)
 
 
-def test_spikes_and_operations_carry_the_networks_name(item, size, monkeypatch):
+def test_spikes_and_operations_carry_the_networks_name_and_are_counted_once(item, size, calls):
     spikes, operations = attacks.spike_rows(item, size), attacks.operation_rows(item, size)
     assert len(spikes) == 19 and set(spikes.model) == set(operations.model) == {"SNN, toy"}
     assert set(spikes.seed) == {7} and (spikes.time_steps == 2).all()
-    monkeypatch.setattr(attacks, "count_spikes", lambda *_, **__: pytest.fail("counted again"))
-    assert attacks.spike_rows(item, size).equals(spikes)
+    assert attacks.spike_rows(item, size).equals(spikes) and attacks.operation_rows(item, size).equals(operations)
+    assert (calls["spikes"], calls["synaptic_operations"]) == (1, 1)

@@ -8,12 +8,11 @@ from types import SimpleNamespace
 import pandas as pd
 import pytest
 
-from snnlib.training.accuracy import predictions
-from snnlib.companion.measure.networks import Network, TrainedNetwork
 from snnlib.companion.ozdenizci2024 import checks
-from snnlib.companion.sizes import SIZES, conversion_size
+from snnlib.companion.sizes import conversion_size
 from snnlib.data import ImageSet
 from snnlib.models import build_model
+from snnlib.training.accuracy import predictions
 
 ITEM = SimpleNamespace(network=SimpleNamespace(label="SNN"), seed=1)
 
@@ -79,21 +78,18 @@ def test_paper_profile_has_the_published_numbers():
     assert (size.check_steps, size.square_queries, size.ensemble_steps) == ((10, 20, 40), 5000, 10)
 
 
-def test_each_check_runs_the_attack_that_it_is_called_by(artifacts, splits):
+def test_each_check_runs_the_attack_that_it_is_called_by(artifacts, splits, wrap):
     """On a network that nobody trained, with its own answers as labels, so that there is something to break."""
     model = build_model("resnet20", 3, 2, width=2, threshold_floor=0.03, trainable_threshold=True, seed=0).eval()
     answers = ImageSet(splits.test.images, predictions(model, splits.test))
-    item = TrainedNetwork(
-        Network("SNN, toy", "resnet20"), 7, model, None, "made-up-run", replace(splits, test=answers), "cpu"
-    )
-    smoke = SIZES["smoke"]
+    item, smoke = wrap(model, answers, "SNN, toy", seed=7), conversion_size("smoke")
     profile = replace(smoke.profile, attacked_per_class=2, attack_batch_size=4)
     size = replace(smoke, profile=profile, ensemble_steps=2, check_steps=(1,), square_queries=5)
     alone = checks.one_gradient_rows(item, size)
     assert set(alone.attack) == {"pgd"} and set(alone.steps) == {2}
     assert alone.surrogate.str.startswith("rate_gradient").all() and alone.eps.to_numpy() == pytest.approx(8 / 255)
     searched = checks.square_rows(item, size)
-    assert searched.clean_correct.all() and 1 < searched.queries.max() <= 5 + 2
+    assert searched.clean_correct.all() and 1 < searched.forwards.max() <= 5 + 2
     assert set(searched.attack) == {"square"} and searched.linf.max() <= 8 / 255 + 1e-6
     assert len(alone) == len(searched) > 0
     steps = checks.by_steps([item], size)

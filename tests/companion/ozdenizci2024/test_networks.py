@@ -9,7 +9,7 @@ import torch
 
 from snnlib.companion.ozdenizci2024 import networks as chapter
 from snnlib.companion.ozdenizci2024 import tables
-from snnlib.companion.sizes import SIZES
+from snnlib.companion.sizes import ConversionSize, conversion_size
 from snnlib.conversion.calibrate import spiking_layer_names, threshold_of
 from snnlib.conversion.statistics import batch_norms
 from snnlib.data import ImageSet, ImageSplits
@@ -32,9 +32,8 @@ def splits() -> ImageSplits:
 
 
 @pytest.fixture
-def size():
-    smoke = SIZES["smoke"]
-    return replace(smoke, calibration={"time_steps": 4, "batches": 2, "batch_size": 8})
+def size() -> ConversionSize:
+    return replace(conversion_size("smoke"), calibration={"time_steps": 4, "batches": 2, "batch_size": 8})
 
 
 def _thresholds(snn) -> list[float]:
@@ -99,7 +98,7 @@ def test_frozen_thresholds_stay_where_conversion_put_them(artifacts, size):
     tuned = chapter.finetuned("trades", size, 0)
     assert _thresholds(frozen.model) == before
     assert all(now != then for now, then in zip(_thresholds(tuned.model), before, strict=True))
-    assert frozen.run != tuned.run
+    assert frozen.key != tuned.key
     assert frozen.network.label == "SNN, conversion from TRADES, thresholds frozen"
     convolution = "body.features.0.conv.weight"
     start = chapter.ann("trades", size, 0).model.state_dict()[convolution]
@@ -110,7 +109,7 @@ def test_nothing_is_trained_twice(artifacts, size, calls):
     first = chapter.finetuned("natural", size, 0)
     assert calls["epochs"] == 2, "the ANN's and the SNN's"
     again = chapter.finetuned("natural", size, 0)
-    assert calls["epochs"] == 2 and again.run == first.run
+    assert calls["epochs"] == 2 and again.key == first.key
     assert _same(list(again.model.state_dict().values()), list(first.model.state_dict().values()))
 
 

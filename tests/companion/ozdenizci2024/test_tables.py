@@ -21,14 +21,14 @@ def by_attack() -> dict[str, pd.DataFrame]:
     }
 
 
-def test_cells_are_mean_and_deviation_over_the_seeds(by_attack):
+def test_cells_are_mean_lowest_and_highest_over_the_seeds(by_attack):
     table = tables.accuracy_table(by_attack, LEVELS).set_index("network")
     assert table.loc["ANN, AT"].tolist() == [
-        *("60.0 ± 10.0", "40.0 ± 10.0", "20.0 ± 0.0", "25.0 ± 5.0", "5.0 ± 5.0"),
+        *("60.0 [50.0, 70.0]", "40.0 [30.0, 50.0]", "20.0 [20.0, 20.0]", "25.0 [20.0, 30.0]", "5.0 [0.0, 10.0]"),
         2,
     ]
     assert table.columns.tolist() == [*tables.columns_of(LEVELS), "seeds"]
-    assert table.loc["SNN", ["FGSM 4/255", "seeds"]].tolist() == ["20.0 ± 0.0", 1]
+    assert table.loc["SNN", ["FGSM 4/255", "seeds"]].tolist() == ["20.0 [20.0, 20.0]", 1]
 
 
 def test_published_cells_are_those_that_were_printed():

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 
@@ -7,7 +8,9 @@ import pandas as pd
 import pytest
 from matplotlib.figure import Figure
 
-from snnlib.companion.measure.store import config_hash
+from snnlib.companion import paths
+from snnlib.companion.measure import store
+from snnlib.companion.measure.provenance import circumstances
 from snnlib.companion.report import figures
 from snnlib.errors import InputError
 from snnlib.files import sha256_of
@@ -46,14 +49,37 @@ def test_csv_holds_six_digits_and_unix_line_ends(home: Path) -> None:
     )
 
 
-def test_manifest_lists_every_file_with_its_checksum(home: Path) -> None:
+def test_manifest_says_of_every_file_what_it_holds_and_what_made_it(
+    home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = [{"seconds": 2.04, "commit": None, "device": "cpu", "torch": version} for version in ("2", "2", "3")]
+    monkeypatch.setattr(store, "used", {f"rows/{place}": entry for place, entry in enumerate(made)})
     folder = save().parent
+    monkeypatch.setattr(store, "used", {})
+    figures.save_table(TABLE, "12_later", profile="smoke", notebook="12_x")
     manifest = figures.read_manifest("smoke")
-    assert manifest["profile"] == "smoke" and {"commit", "device", "python", "torch"} <= set(manifest)
+    assert manifest["profile"] == "smoke"
     for suffix in (".png", ".pdf", ".csv"):
         entry = manifest["files"]["12_accuracy" + suffix]
         assert entry["sha256"] == sha256_of(folder / ("12_accuracy" + suffix))
-        assert (entry["notebook"], entry["config"]) == ("12_x", config_hash({"seed": 1}))
+        assert (entry["notebook"], entry["config"]) == ("12_x", store.name_of({"seed": 1}))
+        assert entry["made"]["figure"] == circumstances("snnlib.companion.report.figures")
+        results = {"count": 3, "seconds": 6.1, "commit": ["None"], "device": ["cpu"], "torch": ["2", "3"]}
+        assert entry["made"]["results"] == results
+    later = manifest["files"]["12_later.csv"]
+    assert later["made"]["results"]["count"] == 0 and "config" not in later
+
+
+def test_results_that_a_notebook_used_are_noted_beside_its_run(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    made = {"seconds": 1.0, "commit": "abc", "device": "cpu", "torch": "2"}
+    monkeypatch.setattr(store, "used", {"rows/b": made, "networks/a": made})
+    save()
+    assert json.loads(figures.used_path("smoke", "12").read_text()) == {"results": ["networks/a", "rows/b"]}
+
+
+def test_figures_stay_outside_of_what_is_committed(home: Path) -> None:
+    assert save().parent == paths.figures_dir("smoke") == home / "artifacts" / "smoke" / "figures"
+    assert not paths.published_dir("smoke").exists()
 
 
 def test_table_without_picture_gives_csv_and_markdown(home: Path) -> None:
@@ -93,8 +119,12 @@ def test_one_line_error_and_no_file_when_input_is_wrong(home: Path, changed: dic
     assert not list(home.rglob("12_*"))
 
 
-def test_one_line_error_when_manifest_is_damaged(home: Path) -> None:
+@pytest.mark.parametrize("text", ["{half", "[]", "\0"])
+def test_damaged_manifest_counts_as_not_there(home: Path, text: str) -> None:
     save()
-    figures.manifest_path("smoke").write_text("{half")
-    with pytest.raises(InputError, match="manifest.json is damaged .*delete it"):
-        save()
+    figures.record_seconds("smoke", "12", 61.04)
+    assert figures.read_manifest("smoke")["notebooks"] == {"12": {"seconds": 61.0}}
+    figures.manifest_path("smoke").write_text(text)
+    assert figures.read_manifest("smoke") == {"profile": "smoke", "notebooks": {}, "files": {}}
+    figures.save_table(TABLE, "13_table", profile="smoke", notebook="13")
+    assert set(figures.read_manifest("smoke")["files"]) == {"13_table.csv", "13_table.md"}
