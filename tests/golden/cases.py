@@ -88,7 +88,7 @@ def calibrated(**options) -> pd.DataFrame:
 def by_operation() -> pd.DataFrame:
     images, labels = pictures(6)
     table = gradient_by_operation(network("phase"), images, labels, space="encoded")
-    return table.select_dtypes(["number", "object"])
+    return table
 
 
 def at_input() -> pd.DataFrame:
@@ -98,7 +98,7 @@ def at_input() -> pd.DataFrame:
 
 def counted() -> pd.DataFrame:
     chosen: ImageSet = load_images("cifar10").test.first_per_class(1)
-    model = network().float()
+    model = build_model("vgg11", 10, 8, width=4, seed=0)
     return count_spikes(model, chosen)[["spikes", "neurons"]].join(synaptic_operations(model, chosen)[["operations"]])
 
 
