@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -12,11 +11,13 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
+from snnlib import checks
 from snnlib.encoding import build_encoder
 from snnlib.errors import InputError
 from snnlib.models.blocks import check_connection
 from snnlib.models.cifar_resnet import CifarResNetBody
 from snnlib.models.layers import NeuronFactory
+from snnlib.models.memory import check_memory
 from snnlib.models.resnet import ResNetBody
 from snnlib.models.vgg import VGGBody
 from snnlib.models.wide_resnet import WideResNetBody
@@ -81,6 +82,8 @@ OWN_OPTIONS = tuple(dict.fromkeys(option for network in NETWORKS.values() for op
 NEURON_OPTIONS = ("leak", "threshold", "surrogate", "reset", "detach_reset", "trainable_threshold", "threshold_floor")
 
 COUNTS = ("num_classes", "time_steps", "width", "in_channels", "image_size")
+FLAGS = ("spiking", "trainable_threshold", "detach_reset", "bias")
+TEXTS = ("name", "encoder", "encoder_gradient", "pool", "stem", "connection", "surrogate", "reset", "normalisation")
 RANGES: dict[str, tuple[str, Callable[[float], bool]]] = {
     "leak": ("in [0, 1]", lambda value: 0 <= value <= 1),
     "threshold": ("above 0", lambda value: value > 0),
@@ -130,19 +133,29 @@ def _own_options(name: str, given: dict) -> dict:
     return {option: default if given[option] is None else given[option] for option, default in defaults.items()}
 
 
-def _check_values(config: dict) -> None:
-    for option in COUNTS:
-        value = config.get(option, 1)
-        if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-            raise InputError(f"{option} is {value!r}; expected a whole number of at least 1; e.g. {option}=10")
+def _check_texts(given: dict) -> None:
+    for option in TEXTS:
+        if not isinstance(given[option], str | None):
+            raise InputError(f"{option} is {checks.shown(given[option])}; expected a text; see build_model")
+
+
+def _checked(config: dict) -> dict:
+    """`config` in plain Python types. Errors: InputError for the first value that does not fit."""
+    plain = dict(config)
+    plain |= {option: checks.whole(option, config[option]) for option in COUNTS if option in config}
+    plain |= {option: checks.flag(option, config[option]) for option in FLAGS if option in config}
     for option, (wanted, fits) in RANGES.items():
-        value = config.get(option, 0.5)
-        if not (isinstance(value, int | float) and math.isfinite(value) and fits(value)):
-            raise InputError(f"{option} is {value!r}; expected a finite number {wanted}; e.g. {option}=0.5")
+        if option in config:
+            plain[option] = checks.number(option, config[option])
+            if not fits(plain[option]):
+                raise InputError(f"{option} is {plain[option]}; expected a finite number {wanted}; e.g. {option}=0.5")
+    if config["seed"] is not None:
+        plain["seed"] = checks.seed("seed", config["seed"])
     if config["reset"] not in ("hard", "soft"):
         raise InputError(f"reset is {config['reset']!r}; expected 'hard' or 'soft'; hard sets the membrane to 0")
     if "connection" in config:
         check_connection(config["connection"])
+    return plain
 
 
 def _neuron_factory(spiking: bool, surrogate: Surrogate, options: dict) -> NeuronFactory:
@@ -160,7 +173,7 @@ def _drawn_by(seed: int | None) -> Iterator[None]:
         return
     state = torch.default_generator.get_state()
     try:
-        torch.default_generator.manual_seed(int(seed))
+        torch.default_generator.manual_seed(seed)
         with torch.device("cpu"):
             yield
     finally:
@@ -210,27 +223,33 @@ def build_model(
     The conversion paper's networks then run a static input once, whatever `time_steps`.
     `seed` fixes the initial weights, the same on every device, without touching any global generator.
     `model.config` has the values in use: `build_model(**model.config)` builds the same network again.
-    Raises `InputError` for unknown names, values that do not fit and options that the network does not have.
+    Raises `InputError` for unknown names, values that do not fit, options that the network does not have, and, before
+    anything is made, for a network whose weights or encoded images exceed the machine's memory.
 
     **Source:** Fang et al. 2021; Luu et al. 2025 (their code's model.py, sew_resnet.py); Özdenizci & Legenstein 2024
     (their code's models/).
     """
     given = dict(locals())
+    _check_texts(given)
     config = {**given, **_own_options(name, {option: given[option] for option in OWN_OPTIONS})}
     for option in set(OWN_OPTIONS) - set(NETWORKS[name].defaults):
         del config[option]
-    _check_values(config)
+    config = _checked(config)
     pseudo_derivative = parse_surrogate(config["surrogate"])
-    encoding = build_encoder(config["encoder"], time_steps, gradient=encoder_gradient)
+    encoding = build_encoder(config["encoder"], config["time_steps"], gradient=encoder_gradient)
     config |= {"surrogate": repr(pseudo_derivative), "encoder_gradient": encoding.gradient}
 
     neuron = _neuron_factory(spiking, pseudo_derivative, {option: config[option] for option in NEURON_OPTIONS})
-    of_the_body = NETWORKS[name].defaults.keys() - {"encoder", *NEURON_OPTIONS}
+    of_the_body = (NETWORKS[name].defaults.keys() | {"num_classes", "in_channels"}) - {"encoder", *NEURON_OPTIONS}
     options = {option: config[option] for option in of_the_body}
-    with _drawn_by(seed):
-        body = NETWORKS[name].body(num_classes, neuron, in_channels=in_channels, **options)
-    # Convolutions are faster on pixels whose channels lie together; neurons take either layout.
-    body = body.to(device=torch.get_default_device(), memory_format=torch.channels_last)
+    build = partial(NETWORKS[name].body, neuron=neuron, **options)
+    check_memory({option: config[option] for option in COUNTS if option in config}, build)
+    # Weights made under inference mode could never be trained, nor attacked.
+    with torch.inference_mode(False):
+        with _drawn_by(config["seed"]):
+            body = build()
+        # Convolutions are faster on pixels whose channels lie together; neurons take either layout.
+        body = body.to(device=torch.get_default_device(), memory_format=torch.channels_last)
     return Model(encoding, body, config)
 
 

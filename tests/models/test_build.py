@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import json
+import time
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
 
 from snnlib.encoding import ENCODERS
 from snnlib.errors import InputError
-from snnlib.models import MODEL_NAMES, build_model
+from snnlib.models import MODEL_NAMES, build_model, memory
 from snnlib.models.build import parse_surrogate
 from snnlib.neurons import neurons_of, surrogates
 
@@ -196,6 +198,21 @@ def test_stem_takes_the_given_channels():
         ({"threshold": 0.0}, "threshold is 0.0; expected a finite number above 0"),
         ({"threshold": float("inf")}, "threshold is inf"),
         ({"threshold_floor": -0.1}, "threshold_floor is -0.1; expected a finite number of at least 0"),
+        ({"leak": True}, "leak is True; expected a finite number"),
+        ({"leak": 10**400}, "leak is a number of thousands|leak is 1000"),
+        ({"spiking": "false"}, "spiking is 'false'; expected True or False"),
+        ({"spiking": 0}, "spiking is 0; expected True or False"),
+        ({"trainable_threshold": "no"}, "trainable_threshold is 'no'; expected True or False"),
+        ({"detach_reset": 1}, "detach_reset is 1; expected True or False"),
+        ({"name": "vgg11", "bias": "yes"}, "bias is 'yes'; expected True or False"),
+        ({"name": ["vgg11"]}, r"name is \['vgg11'\]; expected a text"),
+        ({"pool": ["max"]}, r"pool is \['max'\]; expected a text"),
+        ({"connection": {"ADD": 1}}, "connection is {'ADD': 1}; expected a text"),
+        ({"surrogate": 2}, "surrogate is 2; expected a text"),
+        ({"encoder": 3}, "encoder is 3; expected a text"),
+        ({"seed": -1}, "seed is -1; expected a whole number in 0.."),
+        ({"seed": 2**64}, "seed is 18446744073709551616; expected a whole number in 0.."),
+        ({"seed": 0.5}, "seed is 0.5"),
         ({"encoder": "morse"}, "encoder is 'morse'; expected one of direct"),
         ({"encoder_gradient": "kind"}, "gradient is 'kind'"),
         ({"surrogate": "tan"}, "surrogate is 'tan'; expected one of atan"),
@@ -207,6 +224,50 @@ def test_one_line_error_when_an_argument_is_wrong(changes, message):
     with pytest.raises(InputError, match=message) as error:
         build_model(**arguments)
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("name", ["sew_resnet18", "vgg11", "resnet20"])
+@pytest.mark.parametrize("count", ["width", "time_steps", "num_classes", "in_channels", "image_size"])
+@pytest.mark.parametrize("value", [10**9, 10**100])
+def test_a_network_beyond_all_memory_is_refused_at_once(name, count, value):
+    if count == "image_size" and name == "sew_resnet18":
+        count = "width"
+    start = time.perf_counter()
+    with pytest.raises(InputError, match=f"{count} is 10+: .* take.*, this machine has .* GiB; lower {count}") as error:
+        build_model(**{"name": name, "num_classes": 10, "time_steps": 4, "width": 4, count: value})
+    assert "\n" not in str(error.value)
+    assert time.perf_counter() - start < 5
+
+
+def test_weights_are_counted_before_they_are_made(monkeypatch):
+    with torch.device("meta"):
+        model = build_model("vgg11", 10, 1, width=300)
+    needed = sum(parameter.numel() for parameter in model.parameters()) * 4
+    monkeypatch.setattr(memory, "machine_memory", lambda: needed - 1)
+    with pytest.raises(InputError, match="width is 300: the weights take 5.02 GiB, this machine has 5.02 GiB"):
+        build_model("vgg11", 10, 1, width=300)
+
+
+def test_memory_is_that_of_the_machine():
+    assert 2**28 < memory.machine_memory() < 2**50
+
+
+def test_numpy_numbers_give_the_network_of_the_plain_ones():
+    given = {"num_classes": np.int64(3), "time_steps": np.int32(2), "width": np.uint8(4), "seed": np.int64(7)}
+    model = build_model("resnet20", **given, leak=np.float32(0.5), threshold=np.float64(1.5))
+    plain = build_model("resnet20", 3, 2, width=4, seed=7, leak=0.5, threshold=1.5)
+    assert json.dumps(model.config) == json.dumps(plain.config)
+    assert torch.equal(_weights(model), _weights(plain))
+
+
+def test_a_network_built_in_inference_mode_trains_and_has_input_gradients():
+    with torch.inference_mode():
+        model = build_model("resnet20", 3, 2, width=2, seed=0, trainable_threshold=True, normalisation="cifar10")
+    images = torch.rand(2, 3, 8, 8, requires_grad=True)
+    model(images).square().sum().backward()
+    assert images.grad.any() and all(parameter.grad is not None for parameter in model.parameters())
+    torch.optim.SGD(model.parameters(), 0.1).step()
+    assert not any(value.is_inference() for value in (*model.parameters(), *model.buffers()))
 
 
 @pytest.mark.parametrize("value", [0.75, 1 / 3, 0.1 + 0.2, 1e-20, 1e16, 1234567.0])
