@@ -21,15 +21,18 @@ class OneLineParser(argparse.ArgumentParser):
 def exit_code(command: Callable[[], int], interrupted: str = "interrupted") -> int:
     """Run `command`: its own exit code, 2 for input that does not fit, 130 with `interrupted` after Ctrl-C.
 
+    What a terminal cannot show (ASCII) is escaped.
     Where the reader of the output has gone away (`... --list | head`) the command ends quietly with 141, as a program
     that the signal SIGPIPE ends.
     """
+    if hasattr(sys.stdout, "reconfigure"):
+        sys.stdout.reconfigure(errors="backslashreplace")
     try:
         code = command()
         sys.stdout.flush()
         return code
     except InputError as error:
-        print(f"error: {error}", file=sys.stderr)
+        print("error:", " ".join(str(error).splitlines()), file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print(f"\n{interrupted}", file=sys.stderr)

@@ -24,11 +24,18 @@ PART_SECONDS = 24 * 3600.0
 
 
 def user_path(path: Path | str) -> Path:
-    """`path` with a leading `~` or `~name` replaced by that home folder. Errors: InputError for an unknown user."""
+    """`path` with a leading `~` or `~name` replaced by that home folder.
+
+    Errors: InputError for an unknown user, and where the system refuses to look (name too long, no permission).
+    """
     try:
-        return Path(path).expanduser()
+        expanded = Path(path).expanduser()
+        expanded.exists()
+        return expanded
     except RuntimeError as error:
         raise InputError(f"{path} has no home folder ({error}); write the path without ~") from None
+    except OSError as error:
+        raise InputError(f"{path} cannot be looked at ({error.strerror}); choose another path") from None
 
 
 @contextmanager

@@ -1,138 +1,202 @@
-"""Audit a saved network from the command line:
+"""Audit a network from the command line:
 
-    python -m snnlib.audit --model FILE.safetensors --config FILE.json --data DIR --out report.html
+    python -m snnlib.audit --model net.safetensors --out report.html
 
-The configuration holds the arguments of `snnlib.models.build_model` as JSON; nothing is unpickled.
+`snnlib.models.save` writes such weights, with the network's configuration beside them; those of others need --config, a
+JSON file with the arguments of `snnlib.models.build_model`. `--model net.py:build` runs the Python file and audits the
+module that its function `build` returns.
 """
 
 from __future__ import annotations
 
 import argparse
-import inspect
-import json
+import importlib.util
+import re
 import sys
-from fractions import Fraction
+import traceback
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
+from torch import Tensor, nn
 
+from snnlib import checks
 from snnlib.attacks import Budget
-from snnlib.audit import EFFORTS, audit
+from snnlib.audit import EFFORTS, Effort, audit, reading
+from snnlib.audit.page import audit_page
+from snnlib.audit.run import STRONGEST_MEMBERS
 from snnlib.commands import OneLineParser, exit_code
 from snnlib.data import ImageSet, load_images
 from snnlib.data.images import DATA_SETS
 from snnlib.errors import InputError
-from snnlib.files import write_atomic
-from snnlib.models import Model, build_model
+from snnlib.files import check_target, user_path, write_atomic
+from snnlib.models import load, released, released_names
+from snnlib.models.saved import files_of
 from snnlib.optional import needs
 from snnlib.runtime import apply_process_settings, default_device
 
-CHECKPOINT_PREFIX = "model/"
-"""Under which `snnlib.training` keeps a network's tensors; files of bare names are read too."""
+IMAGES, QUICK_IMAGES = 200, 50
+QUICK = Effort(
+    steps=10, queries=100, members=STRONGEST_MEMBERS[:2], restarts=2, grid=5, pictured=10, eps_factors=(0.5, 1.0, 2.0)
+)
+PYTHON_FUNCTION = re.compile(r"(.+\.py):(\w+)")
 
 
 def parse_arguments(arguments: list[str] | None) -> argparse.Namespace:
     parser = OneLineParser(
-        prog="python -m snnlib.audit", description="Look for gradient masking in a saved network.", allow_abbrev=False
+        prog="python -m snnlib.audit", description="Look for gradient masking in a network.", allow_abbrev=False
     )
-    parser.add_argument("--model", type=Path, required=True, help="weights, a safetensors file")
-    parser.add_argument("--config", type=Path, required=True, help="arguments of build_model, a JSON file")
+    parser.add_argument(
+        "--model",
+        required=True,
+        help="weights (safetensors), a released network's name, or FILE.py:FUNCTION, which runs that file",
+    )
+    parser.add_argument("--config", type=Path, help="arguments of build_model (JSON), for weights without their own")
     parser.add_argument("--data", type=Path, help="folder with the whole data set; without it the embedded images")
     parser.add_argument("--dataset", default="cifar10", help=f"one of {', '.join(DATA_SETS)}")
-    parser.add_argument("--out", type=Path, required=True, help="the page to write")
-    parser.add_argument("--json", type=Path, help="write the report as JSON too")
-    parser.add_argument("--images", type=int, default=200, help="test images, equally many of each class")
+    parser.add_argument("--out", type=Path, help="the page to write")
+    parser.add_argument("--json", type=Path, help="write the report as JSON")
+    parser.add_argument(
+        "--images", type=int, help=f"test images, equally many of each class: {IMAGES}, with --quick {QUICK_IMAGES}"
+    )
     parser.add_argument("--eps", default="8/255", help="radius in pixel units, such as 8/255 or 0.03")
     parser.add_argument("--norm", default="linf", help="linf or l2")
-    parser.add_argument("--profile", default="quick", help=f"cost of the audit: {', '.join(EFFORTS)}")
+    size = parser.add_mutually_exclusive_group()
+    size.add_argument("--profile", default="quick", help=f"cost of the audit: {', '.join(EFFORTS)}")
+    size.add_argument("--quick", action="store_true", help="a first look in about a minute; says what it leaves out")
     parser.add_argument("--seed", type=int, default=0, help="of all noise")
     parser.add_argument("--batch-size", type=int, default=100)
-    return parser.parse_args(arguments)
+    options = parser.parse_args(arguments)
+    for name in ("config", "data", "out", "json"):
+        if (path := getattr(options, name)) is not None:
+            setattr(options, name, user_path(path))
+    if options.images is None:
+        options.images = QUICK_IMAGES if options.quick else IMAGES
+    return options
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Exit code 0 for a written report, whatever its verdict; 2 for input that does not fit, in one line."""
-    return exit_code(lambda: run_audit(parse_arguments(arguments)))
+    """Exit code 0 for a report, whatever its verdict; 2 for input that does not fit, in one line."""
+    return exit_code(lambda: run_audit(parse_arguments(arguments)), interrupted="interrupted; nothing was written")
 
 
 def run_audit(options: argparse.Namespace) -> int:
-    """Load, audit, write. Raises InputError before anything is written."""
-    needs("matplotlib", extra="report")
-    from snnlib.audit.page import audit_page
-
+    """Check everything, load, audit, write. Errors: InputError, before the first attack where it can be known then."""
     apply_process_settings()
     budget = Budget(read_eps(options.eps), norm=options.norm)
+    seed = checks.seed("--seed", options.seed)
+    batch_size = checks.whole("--batch-size", options.batch_size)
+    effort = QUICK if options.quick else EFFORTS[checks.choice("--profile", options.profile, EFFORTS)]
+    check_targets({"--out": options.out, "--json": options.json}, inputs_of(options.model, options.config))
+    for module in ("jinja2", "matplotlib") if options.out else ():
+        needs(module, extra="report")
     device = default_device()
     model = load_model(options.model, options.config).to(device)
     chosen = choose_images(options.dataset, options.data, options.images)
+    images = chosen.batch(slice(None), device)
+    check_first_pass(model, images)
     report = audit(
         model,
-        chosen.batch(slice(None), device),
+        images,
         chosen.labels.to(device),
         budget,
-        effort=options.profile,
-        generator=torch.Generator().manual_seed(options.seed),
-        batch_size=options.batch_size,
+        effort=effort,
+        generator=torch.Generator().manual_seed(seed),
+        batch_size=min(batch_size, len(images)),
     )
-    write_atomic(options.out, audit_page(report, f"Audit of {options.model.name}"))
-    if options.json is not None:
-        write_atomic(options.json, report.to_json())
-    print(report)
+    made = {options.json: report.to_json} if options.json else {}
+    if options.out:
+        made[options.out] = lambda: audit_page(report, f"Audit of {Path(options.model).name}")
+    lost = []
+    for path, content in made.items():
+        try:
+            write_atomic(path, content())
+        except InputError as error:  # the others, and the terminal, still get what took so long
+            lost.append(str(error))
+    print(reading.as_text(report))
+    if options.quick:
+        print(left_out(len(images)))
+    if lost:
+        raise InputError("; ".join(lost))
     return 0
 
 
-def load_model(weights: Path, config: Path) -> Model:
-    """The network of `config` with the tensors of `weights`, in eval mode.
+def load_model(model: str, config: Path | None = None) -> nn.Module:
+    """The network that `--model` and `--config` name, in eval mode.
 
-    Errors: InputError for a file that is missing or damaged, an argument that `build_model` does not have, or tensors
-    that do not fit.
+    Errors: InputError for a file that is missing or damaged, a configuration that does not fit, and a Python file that
+    fails.
     """
-    model = build_model(**read_config(config))
-    tensors = read_tensors(weights)
-    expected = model.state_dict()
-    for name in sorted(expected.keys() | tensors.keys()):
-        theirs, ours = (str(list(found[name].shape)) if name in found else "absent" for found in (tensors, expected))
-        if theirs != ours:
-            raise InputError(f"{weights}: {name} is {theirs}, expected {ours}; give the configuration that built it")
-    model.load_state_dict(tensors)
-    return model.eval()
+    if named := PYTHON_FUNCTION.fullmatch(model):
+        if config is not None:
+            raise InputError(f"--config with {model}; expected it beside weights alone; leave it out")
+        return build_by_file(user_path(named[1]), named[2]).eval()
+    if model.endswith(".py"):
+        raise InputError(f"--model is {model}; expected FILE.py:FUNCTION; name the function that returns the network")
+    if model in released_names() and config is None and not any(path.exists() for path in files_of(model)):
+        return released(model)
+    return load(model, config)
 
 
-def read_config(path: Path) -> dict:
-    """Arguments of `build_model`. Errors: InputError for anything but a JSON object of them."""
+def build_by_file(path: Path, function: str) -> nn.Module:
+    """Run the Python file and call `function` of it. Errors: InputError in one line, with the place of what failed."""
     if not path.is_file():
-        raise InputError(f"{path} does not exist; expected a JSON file with the arguments of build_model")
+        raise InputError(f"{path} is no file; expected a Python file with the function {function}")
+    print(f"running {path}: it may do whatever its author wrote", file=sys.stderr)
+    spec = importlib.util.spec_from_file_location(f"audited_{path.stem}", path)
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module  # dataclasses look there
+    sys.path.insert(0, str(path.absolute().parent))
     try:
-        config = json.loads(path.read_text(encoding="utf-8"))
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise InputError(f"{path} is no JSON ({error}); expected the arguments of build_model") from None
-    known = inspect.signature(build_model).parameters
-    if not isinstance(config, dict):
-        raise InputError(f"{path} holds a {type(config).__name__}; expected an object of build_model's arguments")
-    unknown = sorted(set(config) - set(known))
-    missing = [name for name, each in known.items() if each.default is each.empty and name not in config]
-    if unknown or missing:
-        raise InputError(f"{path} has the unknown arguments {unknown} and lacks {missing}; see build_model")
-    return config
+        spec.loader.exec_module(module)
+        if not callable(getattr(module, function, None)):
+            raise InputError(f"{path} has no function {function}; expected one that returns a torch.nn.Module")
+        built = getattr(module, function)()
+    except InputError:
+        raise
+    except Exception as error:
+        raise InputError(f"{path}:{function} failed ({_one_line(error)}, in {_place(error)}); mend it") from error
+    finally:
+        sys.path.remove(str(path.absolute().parent))
+    if not isinstance(built, nn.Module):
+        raise InputError(f"{path}:{function} returned {checks.shown(built)}; expected a torch.nn.Module")
+    return built
 
 
-def read_tensors(path: Path) -> dict[str, torch.Tensor]:
-    """Tensors by the model's names, from a checkpoint of `snnlib.training` or a plain state. Errors: InputError."""
-    if not path.is_file():
-        raise InputError(f"{path} does not exist; expected weights as a safetensors file")
+def inputs_of(model: str, config: Path | None) -> list[Path]:
+    """Files that the audit may read, as far as they exist."""
+    named = PYTHON_FUNCTION.fullmatch(model)
+    files = [user_path(named[1])] if named else [*files_of(model)]
+    return [path for path in (*files, *([config] if config else [])) if path.exists()]
+
+
+def check_targets(targets: dict[str, Path | None], inputs: Sequence[Path]) -> None:
+    """Errors: InputError for a target that is an input or another target, or that cannot be written."""
+    seen: dict[Path, str] = {}
+    for name, path in targets.items():
+        if path is None:
+            continue
+        if path.exists() and any(path.samefile(each) for each in inputs):
+            raise InputError(f"{name} is {path}, which is read; it would be overwritten; choose another file")
+        if path.resolve() in seen:
+            raise InputError(f"{name} is {path}, as {seen[path.resolve()]} is; expected two files; choose another one")
+        seen[path.resolve()] = name
+        check_target(path, name)
+
+
+def check_first_pass(model: nn.Module, images: Tensor) -> None:
+    """Errors: InputError in one line where the network does not take the images."""
     try:
-        tensors = load_file(path)
-    except SafetensorError as error:
-        raise InputError(f"{path} is no safetensors file ({error}); pickled weights are not read") from None
-    if any(name.startswith(CHECKPOINT_PREFIX) for name in tensors):
-        return {
-            name.removeprefix(CHECKPOINT_PREFIX): value
-            for name, value in tensors.items()
-            if name.startswith(CHECKPOINT_PREFIX)
-        }
-    return tensors
+        with torch.no_grad():
+            model(images[:2])
+    except InputError:
+        raise
+    except Exception as error:
+        shape = list(images[:2].shape)
+        raise InputError(
+            f"the network fails on images {shape} ({_one_line(error)}, in {_place(error)}); expected logits; give the "
+            "data set that it was trained on"
+        ) from error
 
 
 def choose_images(dataset: str, folder: Path | None, count: int) -> ImageSet:
@@ -145,10 +209,34 @@ def choose_images(dataset: str, folder: Path | None, count: int) -> ImageSet:
 
 def read_eps(text: str) -> float:
     """A radius as a number or a fraction. Errors: InputError."""
+    above, slash, below = text.partition("/")
     try:
-        return float(Fraction(text))
+        return float(checks.number("--eps", float(above) / float(below) if slash else float(above)))
     except (ValueError, ZeroDivisionError):
-        raise InputError(f"--eps is {text!r}; expected a number in pixel units such as 8/255") from None
+        raise InputError(f"--eps is {checks.shown(text)}; expected a number in pixel units such as 8/255") from None
+
+
+def left_out(images: int) -> str:
+    """What `--quick` leaves out of the whole audit, in a line."""
+    whole = EFFORTS["quick"]
+    return (
+        f"--quick left out: {max(0, IMAGES - images)} of {IMAGES} images, {whole.steps - QUICK.steps} of {whole.steps} "
+        f"steps of PGD, {whole.queries - QUICK.queries} of {whole.queries} queries of Square, "
+        f"{len(whole.members) - len(QUICK.members)} of {len(whole.members)} surrogates; run without it before you rely "
+        "on the verdict"
+    )
+
+
+def _one_line(error: Exception) -> str:
+    first = next(iter(str(error).splitlines()), "")
+    return f"{type(error).__name__}: {first}" if first else type(error).__name__
+
+
+def _place(error: Exception) -> str:
+    last = traceback.extract_tb(error.__traceback__)[-1]
+    if isinstance(error, SyntaxError) and error.filename:
+        return f"{error.filename}, line {error.lineno}"
+    return f"{last.filename}, line {last.lineno}"
 
 
 if __name__ == "__main__":

@@ -43,7 +43,7 @@ def save(model: nn.Module, path: Path | str) -> Path:
         )
     with torch.device("meta"):
         _check_fit(model.state_dict(), build_model(**model.config).state_dict(), "the model")
-    stem = _stem(path)
+    stem = _stem(files_of(path)[0])
     weights = write_tensors(_with(stem, WEIGHTS), model.state_dict(), {"model": model.config})
     write_atomic(_with(stem, CONFIG), json.dumps(model.config, indent=1, sort_keys=True, allow_nan=False) + "\n")
     return weights
@@ -56,8 +56,7 @@ def load(path: Path | str, config: Path | str | None = None) -> Model:
     what the weights' file knows, else the file of the same name that ends in .json. Nothing is unpickled.
     Errors: InputError for a file that is missing or damaged, weights that are not finite, and two that do not fit.
     """
-    weights = user_path(path)
-    weights = weights if weights.is_file() else _with(_stem(path), WEIGHTS)
+    weights = files_of(path)[0]
     tensors, metadata = read_tensors(weights)
     model = build_model(**_arguments(weights, (metadata or {}).get("model"), config))
     if any(name.startswith(UNDER_MODEL) for name in tensors):
@@ -69,9 +68,19 @@ def load(path: Path | str, config: Path | str | None = None) -> Model:
     return model.eval()
 
 
+def files_of(path: Path | str) -> tuple[Path, Path]:
+    """The weights and the configuration that `load` reads for `path`, whether they exist or not."""
+    weights = user_path(path)
+    if not weights.name:
+        raise InputError(f"the path of the weights is {checks.shown(str(path))}; expected a file's")
+    if weights.suffix == CONFIG or not weights.is_file():
+        weights = _with(_stem(path), WEIGHTS)
+    return weights, _with(_stem(weights), CONFIG)
+
+
 def _arguments(weights: Path, known: dict | None, config: Path | str | None) -> dict:
     """Of `build_model`: what the weights' file knows, and a JSON file that must not say otherwise."""
-    beside = _with(_stem(weights), CONFIG)
+    beside = files_of(weights)[1]
     given = user_path(config) if config is not None else beside if beside.is_file() else None
     if given is None:
         if not known:
