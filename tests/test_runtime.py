@@ -7,7 +7,7 @@ import platform
 import random
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import numpy as np
 import pytest
@@ -42,6 +42,17 @@ def untouched(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     torch.set_num_threads(threads)
 
 
+@pytest.fixture
+def own_precision(untouched, monkeypatch) -> Iterator[None]:
+    """What `apply_process_settings` sets for CUDA comes back."""
+    precision, convolutions = torch.get_float32_matmul_precision(), torch.backends.cudnn.allow_tf32
+    monkeypatch.setenv("CUBLAS_WORKSPACE_CONFIG", "")
+    monkeypatch.delenv("CUBLAS_WORKSPACE_CONFIG")
+    yield
+    torch.set_float32_matmul_precision(precision)
+    torch.backends.cudnn.allow_tf32 = convolutions
+
+
 @pytest.mark.parametrize(
     "environment, threads",
     [
@@ -57,16 +68,15 @@ def test_threads_come_from_the_environment(untouched, monkeypatch, environment, 
     assert runtime.thread_count() == threads
 
 
-def test_threads_are_the_cores_of_this_process_when_nothing_is_set(untouched, monkeypatch):
-    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: {0, 2, 5}, raising=False)
-    assert runtime.thread_count() == 3
-    monkeypatch.delattr(os, "sched_getaffinity")
-    monkeypatch.setattr(os, "cpu_count", lambda: None)
-    assert runtime.thread_count() == 1
+@pytest.mark.parametrize("cores", [1, 64])
+def test_threads_are_two_on_every_machine_when_nothing_is_set(untouched, monkeypatch, cores):
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: set(range(cores)), raising=False)
+    monkeypatch.setattr(os, "cpu_count", lambda: cores)
+    assert runtime.thread_count() == 2
 
 
 @pytest.mark.parametrize("name", ["SNNLIB_THREADS", "OMP_NUM_THREADS"])
-@pytest.mark.parametrize("value", ["0", "-1", "2.5", "all", " ", "²"])
+@pytest.mark.parametrize("value", ["0", "-1", "2.5", "abc", " ", "²"])
 def test_one_line_error_when_the_thread_count_is_not_one(untouched, monkeypatch, name, value):
     monkeypatch.setenv(name, value)
     with pytest.raises(InputError, match=f"{name} is '{value}'; expected a whole number of at least 1") as error:
@@ -84,6 +94,21 @@ def test_settings_are_applied_once(untouched, monkeypatch):
     assert runtime.apply_process_settings() is first
     assert first == runtime.ProcessSettings(allocator="tuned", threads=3)
     assert sorted(map(str, calls)) == ["3", "allocator"]
+
+
+def test_cuda_computes_in_full_precision_and_with_a_fixed_workspace_when_applied(own_precision):
+    torch.set_float32_matmul_precision("high")
+    torch.backends.cudnn.allow_tf32 = True
+    runtime.apply_process_settings()
+    assert torch.get_float32_matmul_precision() == "highest"
+    assert not torch.backends.cudnn.allow_tf32 and not torch.backends.cuda.matmul.allow_tf32
+    assert os.environ["CUBLAS_WORKSPACE_CONFIG"] == ":4096:8"
+
+
+def test_own_workspace_stays_when_applied(own_precision, monkeypatch):
+    monkeypatch.setenv("CUBLAS_WORKSPACE_CONFIG", ":16:8")
+    runtime.apply_process_settings()
+    assert os.environ["CUBLAS_WORKSPACE_CONFIG"] == ":16:8"
 
 
 @pytest.mark.parametrize("own, spins", [(None, runtime.SPINS_BEFORE_SLEEP), ("active", None)])
@@ -148,35 +173,76 @@ def test_freed_memory_is_kept_unless_the_environment_says_no():
     assert tuned < default / 4
 
 
+@pytest.fixture
+def hardware(monkeypatch) -> Callable[[int, bool], None]:
+    """A function that pretends how many CUDA devices, and whether Metal, are here."""
+
+    def pretend(cuda: int, mps: bool) -> None:
+        monkeypatch.setattr(torch.cuda, "is_available", lambda: cuda > 0)
+        monkeypatch.setattr(torch.cuda, "device_count", lambda: cuda)
+        monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: f"card of {device}")
+        monkeypatch.setattr(torch.backends.mps, "is_available", lambda: mps)
+
+    return pretend
+
+
 @pytest.mark.parametrize(
     "wanted, cuda, device",
-    [(None, False, "cpu"), (None, True, "cuda"), ("", True, "cuda"), ("cpu", True, "cpu"), ("cuda", True, "cuda")],
+    [
+        (None, 0, "cpu"),
+        (None, 1, "cuda"),
+        ("", 1, "cuda"),
+        ("cpu", 1, "cpu"),
+        ("cuda", 1, "cuda"),
+        ("cuda:1", 2, "cuda:1"),
+        ("mps", 0, "mps"),
+    ],
 )
-def test_device_is_the_wanted_one_or_the_best(untouched, monkeypatch, wanted, cuda, device):
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: cuda)
+def test_device_is_the_wanted_one_or_the_best(untouched, monkeypatch, hardware, wanted, cuda, device):
+    hardware(cuda, mps=True)
     if wanted is not None:
         monkeypatch.setenv("SNNLIB_DEVICE", wanted)
     assert runtime.default_device() == device
+    assert torch.device(device)
 
 
 @pytest.mark.parametrize(
-    "wanted, message", [("gpu", "SNNLIB_DEVICE is 'gpu'; expected 'cpu' or 'cuda'"), ("cuda", "no CUDA device")]
+    "wanted, message",
+    [
+        ("gpu", "SNNLIB_DEVICE is 'gpu'; expected cpu, cuda, cuda:1 or mps"),
+        ("cuda:x", "SNNLIB_DEVICE is 'cuda:x'; expected cpu"),
+        ("cuda", "SNNLIB_DEVICE is 'cuda' but PyTorch sees 0 CUDA devices"),
+        ("mps", "SNNLIB_DEVICE is 'mps' but PyTorch sees no Metal device"),
+    ],
 )
-def test_one_line_error_when_the_device_is_not_there(untouched, monkeypatch, wanted, message):
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+def test_one_line_error_when_the_device_is_not_there(untouched, monkeypatch, hardware, wanted, message):
+    hardware(0, mps=False)
     monkeypatch.setenv("SNNLIB_DEVICE", wanted)
     with pytest.raises(InputError, match=message) as error:
         runtime.default_device()
     assert "\n" not in str(error.value)
 
 
+def test_a_card_beyond_those_here_is_refused(untouched, hardware):
+    hardware(2, mps=False)
+    with pytest.raises(InputError, match="--device is 'cuda:2' but PyTorch sees 2 CUDA devices"):
+        runtime.check_device("--device", "cuda:2")
+
+
+def test_device_is_described_by_its_name_and_the_hardware(untouched, monkeypatch, hardware):
+    hardware(2, mps=True)
+    monkeypatch.setattr(runtime, "_applied", runtime.ProcessSettings(allocator="tuned", threads=7))
+    assert runtime.describe_device() == "cuda: card of cuda"
+    assert runtime.describe_device(torch.device("cuda:1")) == "cuda:1: card of cuda:1"
+    assert runtime.describe_device("mps") == f"mps: {platform.machine()}"
+    assert runtime.describe_device("cpu") == f"cpu: {platform.machine()}, 7 threads"
+
+
 @pytest.fixture
-def own_determinism(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def own_determinism() -> Iterator[None]:
     """What `make_deterministic` sets for the whole process comes back."""
     strict, benchmark = torch.are_deterministic_algorithms_enabled(), torch.backends.cudnn.benchmark
     states = random.getstate(), np.random.get_state(), torch.get_rng_state()
-    monkeypatch.setenv("CUBLAS_WORKSPACE_CONFIG", "")
-    monkeypatch.delenv("CUBLAS_WORKSPACE_CONFIG")
     yield
     torch.use_deterministic_algorithms(strict)
     torch.backends.cudnn.benchmark = benchmark
@@ -198,13 +264,12 @@ def test_operations_without_a_fixed_order_are_refused_when_made_deterministic(ow
     runtime.make_deterministic(0)
     assert torch.are_deterministic_algorithms_enabled()
     assert not torch.backends.cudnn.benchmark
-    assert os.environ["CUBLAS_WORKSPACE_CONFIG"] == ":4096:8"
 
 
-def test_own_workspace_stays_when_made_deterministic(own_determinism, monkeypatch):
-    monkeypatch.setenv("CUBLAS_WORKSPACE_CONFIG", ":16:8")
+def test_process_settings_are_part_of_being_deterministic(own_determinism, own_precision):
     runtime.make_deterministic(0)
-    assert os.environ["CUBLAS_WORKSPACE_CONFIG"] == ":16:8"
+    assert runtime._applied is not None
+    assert torch.get_num_threads() == runtime.THREADS
 
 
 def test_environment_is_summarised_in_strings(untouched, monkeypatch):
