@@ -13,7 +13,7 @@ from snnlib.companion.measure.networks import trained
 from snnlib.companion.ours import black_box
 from snnlib.companion.ours.black_box import ACCESS, transfer_pairs
 from snnlib.companion.sizes import BlackBoxSize
-from snnlib.companion.verdicts.black_box import both_sides, by_strength, judge_gradient_free, standing_by_flips
+from snnlib.companion.verdicts.black_box import both_sides, judge_gradient_free, standing_by_flips
 from snnlib.training.accuracy import predictions
 
 
@@ -63,8 +63,10 @@ def test_white_box_crosses_both_encoder_gradients_and_both_sides_meet_on_the_sam
     rows = pd.concat([black_box.gradient_free_rows(network, profile), rows])
     sides = both_sides(rows)
     assert sides.eps255.tolist() == [8, 40] and (sides.samples == 6).all()
-    judgement = judge_gradient_free(sides, by_strength(rows))
-    assert judgement.verdict in ("reproduced", "not reproduced", "not testable") and "12 samples" in judgement.evidence
+    accuracies = pd.DataFrame({"model": rows.model.unique(), "seed": 0, "test_accuracy": 0.6, "class_entropy": 1.5})
+    judgement = judge_gradient_free(rows, accuracies)
+    assert judgement.verdict == "not testable" and (judgement.seeds, judgement.samples) == ((0,), 6)
+    assert "beyond APGD-CE, the ensemble and APGD-margin" in judgement.evidence
 
 
 def test_transfer_rows_name_their_source(network, profile):

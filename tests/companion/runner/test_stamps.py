@@ -12,8 +12,9 @@ from snnlib.companion.runner import run
 SAVE = """
 import pandas as pd
 from snnlib.companion.report import claims, figures
+from snnlib.companion.verdicts.rules import untestable
 figures.save_table(pd.DataFrame({"x": [size]}), "10_numbers", profile=profile, notebook="10_a")
-claims.record(profile, "L1", "mixed", f"{size} of 3", notebook="10_a")
+claims.record(profile, "L1", untestable("L1", f"{size} of 3"), notebook="10_a")
 """
 
 

@@ -1,15 +1,16 @@
-"""Final verdict rules on made-up numbers: each can come out every way, and says its numbers."""
+"""Rules of the audit on made-up rows: each can come out every way, and says its numbers."""
 
 from __future__ import annotations
 
 import pandas as pd
 import pytest
 
+from snnlib.companion.ours.audit import DENSE, OWN
 from snnlib.companion.verdicts import audit as verdicts
 from snnlib.companion.verdicts.luu2025 import AVERAGE, DEFENDED, MAX
-from snnlib.errors import InputError
 
 NAMES = {"vanilla": MAX, "average": AVERAGE, "defended": DEFENDED}
+LEARNED = (0.6, 0.6)
 
 
 def _robust(spaces: dict[str, dict[int, dict[str, tuple[float, ...]]]]) -> pd.DataFrame:
@@ -23,127 +24,110 @@ def _robust(spaces: dict[str, dict[int, dict[str, tuple[float, ...]]]]) -> pd.Da
     return pd.DataFrame(rows)
 
 
-PROTOCOL = _robust({"authors": {6: {"vanilla": (0.22, 0.20), "defended": (0.15, 0.16)}}})
+@pytest.fixture
+def audited(rows_of):
+    """Rows of (space, eps) -> images of 1,000 that stand, per network and seed."""
+
+    def rows(standing: dict[tuple[str, int], dict[str, tuple[int, ...]]]) -> pd.DataFrame:
+        parts = [
+            rows_of({NAMES[name]: counts for name, counts in models.items()}, threat_model=space, eps255=level)
+            for (space, level), models in standing.items()
+        ]
+        return pd.concat(parts, ignore_index=True)
+
+    return rows
+
+
+@pytest.fixture
+def learned(accuracies_of):
+    return accuracies_of(dict.fromkeys(NAMES.values(), LEARNED))
 
 
 @pytest.mark.parametrize(
     "vanilla, defended, verdict",
     [
-        ((0.30, 0.29), (0.30, 0.30), "reproduced"),
-        ((0.10, 0.12), (0.30, 0.30), "not reproduced"),
-        ((0.10, 0.30), (0.30, 0.30), "mixed"),
-        ((0.04, 0.04), (0.04, 0.03), "not testable"),
+        ((300, 290), (300, 300), "reproduced"),
+        ((500, 500), (300, 300), "reproduced"),
+        ((100, 120), (300, 300), "not reproduced"),
+        ((270, 240), (300, 300), "inconclusive at this size"),
+        ((100, 500), (300, 300), "mixed"),
+        ((140, 140), (140, 130), "not testable"),
     ],
 )
-def test_the_vanilla_network_has_to_keep_up_on_images(vanilla, defended, verdict):
+def test_the_vanilla_network_has_to_keep_up_on_images(audited, learned, vanilla, defended, verdict):
     models = {"vanilla": vanilla, "defended": defended}
-    on_code = {"vanilla": (0.5, 0.5), "defended": (0.1, 0.1)}
-    judgement = verdicts.judge_undefended(_robust({"image": {6: models}, "encoded": {6: on_code}}), PROTOCOL)
-    assert judgement.verdict == verdict
-    assert "on the code at 6/255 50.0 ± 0.0 % vanilla, 10.0 ± 0.0 % defended" in judgement.evidence
-    assert "the authors' protocol alone left 21.0 ± 1.0 % and 15.5 ± 0.5 %" in judgement.evidence
+    rows = audited({("image", 6): models, ("encoded", 6): {"vanilla": (500, 500), "defended": (200, 200)}})
+    protocol = audited({("authors", 6): {"vanilla": (220, 200), "defended": (150, 160)}})
+    judgement = verdicts.judge_undefended(rows, protocol, learned)
+    assert judgement.verdict == verdict and judgement.samples == 1000 and judgement.seeds == (0, 1)
+    assert "on the code at 6/255 50.0 % vanilla, 20.0 % defended" in judgement.evidence
+    assert "the authors' protocol alone leaves 21.0 % vanilla, 15.5 % defended" in judgement.evidence
 
 
-def test_the_largest_eps_at_which_the_defended_network_stands_decides():
-    small = {"vanilla": (0.1, 0.1), "defended": (0.4, 0.4)}
-    large = {"vanilla": (0.06, 0.06), "defended": (0.01, 0.02)}
-    robust = _robust({"image": {2: small, 6: large}, "encoded": {6: large}})
-    judgement = verdicts.judge_undefended(robust, PROTOCOL)
-    assert judgement.verdict == "not reproduced" and "on images at 2/255 10.0" in judgement.evidence
-    assert "on the code the defended network keeps 5% at no eps" in judgement.evidence
+def test_a_constant_defended_network_decides_nothing(audited, accuracies_of):
+    rows = audited({("image", 6): {"vanilla": (200, 200), "defended": (200, 200)}})
+    accuracies = accuracies_of({MAX: LEARNED, DEFENDED: (0.2, 0.2)})
+    assert verdicts.judge_undefended(rows, rows, accuracies).verdict == "not testable"
+
+
+def test_the_largest_eps_at_which_the_defended_network_stands_decides(audited, learned):
+    small, large = {"vanilla": (100, 100), "defended": (400, 400)}, {"vanilla": (200, 200), "defended": (50, 60)}
+    rows = audited({("image", 2): small, ("image", 6): large, ("encoded", 6): {"vanilla": (9, 9), "defended": (9, 9)}})
+    judgement = verdicts.judge_undefended(rows, rows[rows.threat_model == "image"], learned)
+    assert judgement.verdict == "not reproduced" and "standing at 2/255 on images: -30.0 points" in judgement.evidence
+    assert "on the code the defended network keeps 10% at no eps" in judgement.evidence
+    robust = verdicts.worst_case(rows)
     assert verdicts.deciding_level(robust, "image", (DEFENDED,)) == 2
     assert verdicts.deciding_level(robust, "image", (MAX, DEFENDED)) == 6
     assert verdicts.deciding_level(robust, "encoded", (DEFENDED,)) is None
 
 
-def _accuracies(average: tuple[float, ...], vanilla: tuple[float, ...]) -> pd.DataFrame:
-    rows = [(AVERAGE, seed, share) for seed, share in enumerate(average)]
-    rows += [(MAX, seed, share) for seed, share in enumerate(vanilla)]
-    return pd.DataFrame(rows, columns=["model", "seed", "test_accuracy"])
-
-
 @pytest.mark.parametrize(
     "clean, robust, verdict",
     [
-        ((0.5, 0.5), (0.1, 0.1), "reproduced"),
-        ((0.3, 0.3), (0.1, 0.1), "not reproduced"),
-        ((0.5, 0.5), (0.3, 0.3), "not reproduced"),
-        ((0.5, 0.3), (0.1, 0.1), "mixed"),
+        ((0.7, 0.7), (100, 100), "reproduced"),
+        ((0.5, 0.5), (100, 100), "mixed"),
+        ((0.7, 0.7), (300, 300), "mixed"),
+        ((0.5, 0.5), (300, 300), "not reproduced"),
+        ((0.7, 0.7), (145, 200), "inconclusive at this size"),
     ],
 )
-def test_the_trade_off_needs_both_halves(clean, robust, verdict):
-    table = _robust({"image": {2: {"average": robust, "vanilla": (0.2, 0.2)}}})
-    judgement = verdicts.judge_trade(table, _accuracies(clean, (0.4, 0.4)))
+def test_the_trade_off_needs_both_halves(audited, accuracies_of, clean, robust, verdict):
+    rows = audited({("image", 2): {"average": robust, "vanilla": (200, 200)}})
+    judgement = verdicts.judge_trade(rows, accuracies_of({MAX: LEARNED, AVERAGE: clean}))
     assert judgement.verdict == verdict
-    assert "on the code neither keeps 5% at any eps" in judgement.evidence
-    gains = ", ".join(f"{100 * (share - 0.2):+.1f}" for share in robust)
-    assert f"worst case on images at 2/255 {gains}" in judgement.evidence
+    assert f"average minus max pool, clean: {100 * (sum(clean) / 2 - 0.6):+.1f} points" in judgement.evidence
 
 
-def test_a_trade_off_of_zeros_is_not_testable():
-    table = _robust({"image": {2: {"average": (0.01, 0.0), "vanilla": (0.0, 0.02)}}})
-    assert verdicts.judge_trade(table, _accuracies((0.5, 0.5), (0.4, 0.4))).verdict == "not testable"
-
-
-def _nonzeros(shares: dict[str, float], seeds: int = 2) -> pd.DataFrame:
-    return pd.DataFrame(
-        [
-            {"model": NAMES[name], "seed": seed, "space": space, "nonzero_share": share}
-            for name, share in shares.items()
-            for seed in range(seeds)
-            for space in ("image", "encoded")
-        ]
-    )
-
-
-def _success(shares: dict[str, float], seeds: int = 2) -> pd.DataFrame:
-    table = _nonzeros(shares, seeds)
-    return table.rename(columns={"space": "threat_model", "nonzero_share": "success"}).assign(eps255=2)
+def test_a_trade_off_of_zeros_is_not_testable(audited, learned):
+    rows = audited({("image", 2): {"average": (10, 0), "vanilla": (0, 90)}})
+    assert verdicts.judge_trade(rows, learned).verdict == "not testable"
 
 
 SEEN = pd.DataFrame({"keep": [1.0, 1.0, 0.1, 0.1], "seed": [0, 1, 0, 1], "success": [0.9, 0.7, 0.3, 0.1]})
-FILLED = pd.DataFrame(
-    {
-        "space": ["image", "encoded"],
-        "seed": [0, 0],
-        "zeros_own": [0.78, 0.78],
-        "zeros_dense": [0.0, 0.0],
-        "left_own": [0.2, 0.3],
-        "left_dense": [0.2, 0.25],
-    }
-)
 
 
 @pytest.mark.parametrize(
-    "nonzeros, success, verdict",
+    "own, dense, zeros, verdict",
     [
-        ({"vanilla": 0.2, "average": 0.5, "defended": 0.9}, (0.5, 0.6, 0.8), "reproduced"),
-        ({"vanilla": 0.2, "average": 0.5, "defended": 0.9}, (0.8, 0.6, 0.5), "not reproduced"),
-        ({"vanilla": 1.0, "average": 0.999, "defended": 1.0}, (0.5, 0.6, 0.9), "not reproduced"),
-        ({"vanilla": 1.0, "average": 0.999, "defended": 1.0}, (0.5, 0.51, 0.52), "not testable"),
+        ((300, 300), (200, 210), 0.8, "reproduced"),
+        ((300, 300), (300, 295), 0.8, "not reproduced"),
+        ((300, 300), (300, 245), 0.8, "inconclusive at this size"),
+        ((300, 300), (200, 210), 0.05, "not testable"),
+        ((90, 90), (0, 0), 0.8, "not testable"),
     ],
 )
-def test_success_has_to_follow_the_nonzeros(nonzeros, success, verdict):
-    shares = dict(zip(nonzeros, success, strict=True))
-    judgement = verdicts.judge_nonzeros(_nonzeros(nonzeros), _success(shares), SEEN, FILLED)
+def test_filled_zeros_have_to_let_the_attacker_find_more(audited, learned, own, dense, zeros, verdict):
+    rows = [
+        audited({(space, 2): {"vanilla": counts}}).assign(attacker=name)
+        for space in ("image", "encoded")
+        for name, counts in ((OWN, own), (DENSE, dense))
+    ]
+    filled = pd.DataFrame({"model": MAX, "seed": [0, 1], "zeros_own": zeros, "zeros_dense": 0.0})
+    judgement = verdicts.judge_filled(pd.concat(rows, ignore_index=True), filled, SEEN, learned)
     assert judgement.verdict == verdict
-    low, high = 100 * min(nonzeros.values()), 100 * max(nonzeros.values())
-    assert f"on images {low:.2f}-{high:.2f} % non-zeros against 50-" in judgement.evidence
-    assert "(78 -> 0 %): PGD leaves" in judgement.evidence and "on the code 30.0 -> 25.0 %" in judgement.evidence
-    assert "gradient at 10% of the pixels: it leaves 80.0 instead of 20.0 %" in judgement.evidence
-
-
-def test_one_threat_model_that_disagrees_is_enough_against_a_seed():
-    nonzeros, success = _nonzeros({"vanilla": 0.2, "average": 0.9}), _success({"vanilla": 0.2, "average": 0.9})
-    turned = (success.threat_model == "encoded") & (success.seed == 1)
-    success.loc[turned, "success"] = 1 - success.success[turned]
-    judgement = verdicts.judge_nonzeros(nonzeros, success, SEEN, FILLED)
-    assert judgement.verdict == "mixed" and judgement.holds == (True, False)
-
-
-def test_seeds_that_do_not_match_are_refused():
-    with pytest.raises(InputError, match="different seeds"):
-        verdicts.judge_nonzeros(_nonzeros({"vanilla": 1.0}), _success({"vanilla": 1.0}, seeds=1), SEEN, FILLED)
+    assert judgement.estimate == pytest.approx((sum(own) - sum(dense)) / 20)
+    assert "sees 10% of the pixels leaves 80.0 instead of 20.0 %" in judgement.evidence
 
 
 def test_success_is_counted_among_the_correct_images():

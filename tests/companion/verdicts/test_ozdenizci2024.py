@@ -1,4 +1,4 @@
-"""Verdict rules on made-up numbers: each can come out either way, at its boundary too, and says its numbers."""
+"""Rules of the conversion chapter on made-up rows: each can come out either way, and says its numbers."""
 
 from __future__ import annotations
 
@@ -10,149 +10,139 @@ from snnlib.errors import InputError
 
 CONVERSION, END_TO_END = "SNN, conversion from ", "SNN, end to end, "
 ROBUST = ("AT", "TRADES", "MART")
+LEARNED = (0.6, 0.6, 0.6)
 
 
-def _table(robust: dict[str, tuple], clean: dict[str, tuple] | None = None, level: int = 4) -> pd.DataFrame:
-    """One row per model and seed; clean accuracy 60 % where it is not given."""
-    return pd.DataFrame(
-        [
-            {"model": model, "seed": seed, "clean": (clean or {}).get(model, (0.6,) * 9)[seed], level: share}
-            for model, shares in robust.items()
-            for seed, share in enumerate(shares)
-        ]
-    )
+@pytest.fixture
+def judged(rows_of, accuracies_of):
+    """A rule's verdict on networks of which so many of 1,000 images stand per seed; all have learned but `clean`."""
+
+    def judge(rule, standing: dict[str, tuple[int, ...]], *arguments, clean: dict | None = None):
+        accuracies = accuracies_of({**dict.fromkeys(standing, LEARNED), **(clean or {})})
+        return rule(rows_of(standing), accuracies, *arguments)
+
+    return judge
 
 
-def _against(conversion, steps, time, clean=0.6):
-    robust = {f"{CONVERSION}{name}": shares for name, shares in zip(ROBUST, conversion, strict=True)}
-    robust |= {f"{END_TO_END}equal steps": steps, f"{END_TO_END}equal time": time}
-    robust[f"{CONVERSION}natural"] = (0.0, 0.0)  # no part of the mean
-    return _table(robust, dict.fromkeys(robust, (clean, clean)))
+def against(conversion, steps, time) -> dict[str, tuple[int, ...]]:
+    standing = {f"{CONVERSION}{name}": counts for name, counts in zip(ROBUST, conversion, strict=True)}
+    standing[f"{CONVERSION}natural"] = (0, 0, 0)  # no part of the mean
+    return standing | {f"{END_TO_END}equal steps": steps, f"{END_TO_END}equal time": time}
 
 
 @pytest.mark.parametrize(
     "conversion, steps, time, verdict",
     [
-        ([(0.3, 0.3)] * 3, (0.2, 0.2), (0.2, 0.2), "reproduced"),
-        ([(0.3, 0.3)] * 3, (0.1, 0.1), (0.2, 0.4), "mixed"),
-        ([(0.3, 0.3)] * 3, (0.4, 0.4), (0.2, 0.2), "not reproduced"),
-        ([(0.3, 0.3)] * 3, (0.3, 0.3), (0.2, 0.2), "not reproduced"),
-        ([(0.1, 0.1), (0.2, 0.2), (0.6, 0.6)], (0.29, 0.29), (0.2, 0.2), "reproduced"),
-        ([(0.04, 0.04)] * 3, (0.02, 0.02), (0.0, 0.0), "not testable"),
-        ([(0.05, 0.05)] * 3, (0.02, 0.02), (0.0, 0.0), "reproduced"),
+        ([(300, 300, 310)] * 3, (200, 200, 200), (200, 210, 200), "reproduced"),
+        ([(300, 300, 300)] * 3, (0, 0, 0), (500, 490, 500), "reproduced"),
+        ([(300, 300, 300)] * 3, (400, 400, 400), (400, 390, 400), "not reproduced"),
+        ([(300, 300, 300)] * 3, (300, 300, 300), (300, 290, 300), "not reproduced"),
+        ([(100, 100, 100), (200, 200, 200), (600, 600, 600)], (200, 200, 200), (200, 200, 200), "reproduced"),
+        ([(330, 320, 330)] * 3, (270, 320, 300), (280, 320, 320), "inconclusive at this size"),
+        ([(90, 90, 90)] * 3, (20, 20, 20), (0, 0, 0), "not testable"),
     ],
 )
-def test_conversion_is_judged_by_its_mean_against_the_better_rival(conversion, steps, time, verdict):
-    assert verdicts.judge_against_end_to_end(_against(conversion, steps, time), 4).verdict == verdict
+def test_conversion_is_judged_by_its_mean_against_the_mean_of_the_rivals(judged, conversion, steps, time, verdict):
+    assert judged(verdicts.judge_against_end_to_end, against(conversion, steps, time), 4).verdict == verdict
 
 
-def test_networks_that_guess_one_class_prove_nothing():
-    constant = _against([(0.1, 0.1)] * 3, (0.1, 0.1), (0.1, 0.1), clean=0.1)
-    assert verdicts.judge_against_end_to_end(constant, 4).verdict == "not testable"
+def test_numbers_sides_and_seeds_stand_in_the_judgement(judged):
+    standing = against([(300, 300, 300)] * 3, (200, 200, 200), (100, 100, 100))
+    judgement = judged(verdicts.judge_against_end_to_end, standing, 4)
+    assert judgement.estimate == pytest.approx(15) and judgement.low < 15 < judgement.high
+    assert (judgement.unit, judgement.seeds, judgement.samples) == ("points", (0, 1, 2), 1000)
+    assert "conversion 30.0 % of 60.0 % clean (success among correct 50 %)" in judgement.evidence
+    assert "conversion minus end to end, standing at 4/255: +15.0 points" in judgement.evidence
+    assert "±" not in judgement.evidence and "above 0 points" in judgement.would_count
 
 
-def test_ratio_stands_in_the_evidence():
-    judgement = verdicts.judge_against_end_to_end(_against([(0.3, 0.3)] * 3, (0.1, 0.0), (0.15, 0.0)), 4)
-    assert "2.00, inf" in judgement.evidence
-    assert "conversion 30.0 ± 0.0 %" in judgement.evidence and "end-to-end 7.5 ± 7.5 %" in judgement.evidence
-    assert judgement.holds == (True, True)
+def test_one_rival_that_has_not_learned_makes_the_comparison_worthless(judged):
+    standing = against([(300, 300, 300)] * 3, (200, 200, 200), (170, 170, 170))
+    judgement = judged(
+        verdicts.judge_against_end_to_end, standing, 4, clean={f"{END_TO_END}equal time": (0.17, 0.17, 0.25)}
+    )
+    assert judgement.verdict == "not testable" and "equal time has not learned" in judgement.evidence
 
 
-def test_missing_rival_is_an_error():
-    table = _against([(0.3, 0.3)] * 3, (0.1, 0.1), (0.1, 0.1))
-    with pytest.raises(InputError, match="no seed to judge"):
-        verdicts.judge_against_end_to_end(table[~table.model.str.startswith(END_TO_END)], 4)
+def test_missing_rival_is_an_error(judged):
+    with pytest.raises(InputError, match="no rival"):
+        judged(verdicts.judge_against_end_to_end, {f"{CONVERSION}AT": (300, 300, 300)}, 4)
 
 
 @pytest.mark.parametrize(
     "ann, snn, verdict",
     [
-        ((0.60, 0.60), (0.60, 0.62), "reproduced"),
-        ((0.60, 0.60), (0.59, 0.59), "reproduced"),
-        ((0.60, 0.60), (0.60, 0.5889), "mixed"),
-        ((0.60, 0.60), (0.50, 0.50), "not reproduced"),
-        ((0.19, 0.10), (0.19, 0.10), "not testable"),
-        ((0.20, 0.10), (0.10, 0.10), "not reproduced"),
+        ((0.60, 0.60, 0.60), (0.61, 0.60, 0.61), "reproduced"),
+        ((0.60, 0.60, 0.60), (0.59, 0.59, 0.59), "inconclusive at this size"),
+        ((0.60, 0.60, 0.60), (0.55, 0.54, 0.55), "not reproduced"),
+        ((0.60, 0.60, 0.60), (0.10, 0.10, 0.10), "not reproduced"),
+        ((0.19, 0.60, 0.60), (0.19, 0.60, 0.60), "not testable"),
     ],
 )
-def test_clean_accuracy_may_fall_by_a_point(ann, snn, verdict):
-    clean = {"ANN, AT": ann, f"{CONVERSION}AT": snn}
-    table = _table(dict.fromkeys(clean, (0.0, 0.0)), clean)
-    assert verdicts.judge_clean_accuracy(table, ["AT"]).verdict == verdict
+def test_clean_accuracy_may_fall_by_a_point(accuracies_of, ann, snn, verdict):
+    accuracies = accuracies_of({"ANN, AT": ann, f"{CONVERSION}AT": snn})
+    judgement = verdicts.judge_clean_accuracy(accuracies, ["AT"])
+    assert judgement.verdict == verdict and judgement.samples == 10_000
 
 
-def test_clean_accuracy_is_judged_for_every_objective():
-    clean = {"ANN, AT": (0.6,), f"{CONVERSION}AT": (0.6,), "ANN, MART": (0.6,), f"{CONVERSION}MART": (0.4,)}
-    judgement = verdicts.judge_clean_accuracy(_table(dict.fromkeys(clean, (0.0,)), clean), ["AT", "MART"])
-    assert judgement.verdict == "mixed"
-    assert "AT +0.0, MART -20.0" in judgement.evidence
+def test_clean_accuracy_is_the_mean_of_the_objectives(accuracies_of):
+    clean = {"ANN, AT": LEARNED, f"{CONVERSION}AT": LEARNED, "ANN, MART": LEARNED, f"{CONVERSION}MART": (0.4, 0.4, 0.4)}
+    judgement = verdicts.judge_clean_accuracy(accuracies_of(clean), ["AT", "MART"])
+    assert judgement.verdict == "not reproduced" and "AT +0.0, MART -20.0" in judgement.evidence
+    with pytest.raises(InputError, match="missing: \\['ANN, TRADES'"):
+        verdicts.judge_clean_accuracy(accuracies_of(clean), ["TRADES"])
 
 
 @pytest.mark.parametrize(
-    "natural, robust, verdict",
+    "natural, at, mart, verdict",
     [
-        ((0.1, 0.1), (0.2, 0.2), "reproduced"),
-        ((0.1, 0.2), (0.2, 0.2), "mixed"),
-        ((0.2, 0.2), (0.2, 0.2), "not reproduced"),
-        ((0.00, 0.04), (0.04, 0.04), "not testable"),
+        ((100, 100), (200, 200), (210, 200), "reproduced"),
+        ((200, 200), (200, 200), (200, 190), "not reproduced"),
+        ((100, 100), (200, 200), (100, 100), "mixed"),
+        ((200, 200), (300, 300), (255, 200), "inconclusive at this size"),
+        ((0, 40), (40, 40), (90, 80), "not testable"),
     ],
 )
-def test_transfer_needs_more_than_fine_tuning_alone(natural, robust, verdict):
-    table = _table({f"{CONVERSION}natural": natural, f"{CONVERSION}AT": robust})
-    assert verdicts.judge_transfer(table, ["AT"], 4).verdict == verdict
-
-
-def test_robust_networks_that_are_not_compared_do_not_make_a_claim_testable():
-    table = _table({f"{CONVERSION}natural": (0.0,), f"{CONVERSION}AT": (0.01,), f"{END_TO_END}equal time": (0.5,)})
-    assert verdicts.judge_transfer(table, ["AT"], 4).verdict == "not testable"
+def test_transfer_needs_more_than_fine_tuning_alone_for_every_objective(judged, natural, at, mart, verdict):
+    standing = {f"{CONVERSION}natural": natural, f"{CONVERSION}AT": at, f"{CONVERSION}MART": mart}
+    assert judged(verdicts.judge_transfer, standing, ["AT", "MART"], 4).verdict == verdict
 
 
 @pytest.mark.parametrize(
-    "ours, ablated, ablated_clean, ties_hold, verdict",
+    "claim, ours, ablated, moved, verdict",
     [
-        ((0.3, 0.3), (0.2, 0.2), (0.6, 0.6), False, "reproduced"),
-        ((0.3, 0.3), (0.3, 0.3), (0.6, 0.6), False, "not reproduced"),
-        ((0.3, 0.3), (0.3, 0.3), (0.6, 0.6), True, "reproduced"),
-        ((0.3, 0.3), (0.31, 0.3), (0.6, 0.6), True, "mixed"),
-        ((0.3, 0.3), (0.2, 0.2), (0.61, 0.62), False, "mixed"),
-        ((0.04, 0.04), (0.0, 0.0), (0.6, 0.6), True, "not testable"),
+        ("C5", (300, 300, 300), (200, 200, 200), 0.2, "reproduced"),
+        ("C5", (300, 300, 300), (300, 300, 300), 0.2, "not reproduced"),
+        ("C5", (300, 300, 300), (200, 200, 200), 0.014, "not testable"),
+        ("C6", (300, 300, 300), (300, 300, 300), 0.2, "reproduced"),
+        ("C6", (200, 200, 200), (300, 300, 300), 0.2, "not reproduced"),
+        ("C6", (90, 90, 90), (0, 0, 0), 0.2, "not testable"),
     ],
 )
-def test_ablation_needs_robustness_without_a_loss_of_clean_accuracy(ours, ablated, ablated_clean, ties_hold, verdict):
-    table = _table({"ours": ours, "ablated": ablated}, {"ablated": ablated_clean})
-    judgement = verdicts.judge_ablation(table, "ours", "ablated", 4, "this against that", ties_hold=ties_hold)
-    assert judgement.verdict == verdict
-    assert "this against that: robust at 4/255" in judgement.evidence
+def test_ablation_needs_a_treatment_that_was_applied(judged, claim, ours, ablated, moved, verdict):
+    def rule(rows, accuracies):
+        change = pd.Series(moved, range(3))
+        return verdicts.judge_ablation(claim, rows, accuracies, "ours", "ablated", 4, change, "this against that")
 
-
-def _member_rows(training: list[bool], other: list[bool], correct: list[bool] | None = None) -> pd.DataFrame:
-    """Rows of two members on the same samples of one network; True: broken."""
-    correct = correct or [True] * len(training)
-    columns = {"model": "m", "seed": 0, "dataset": "d", "split": "test", "eps": 8 / 255}
-    parts = [
-        pd.DataFrame({"surrogate": name, "sample": range(len(broken)), "success": broken, "clean_correct": correct})
-        for name, broken in (("training", training), ("other", other))
-    ]
-    return pd.concat(parts, ignore_index=True).assign(**columns)
+    judgement = judged(rule, {"ours": ours, "ablated": ablated})
+    assert judgement.verdict == verdict and "this minus that, standing at 4/255" in judgement.evidence
 
 
 @pytest.mark.parametrize(
     "training, other, verdict",
     [
-        ([False] * 10, [True] * 2 + [False] * 8, "reproduced"),
-        ([False] * 10, [True] * 1 + [False] * 9, "not reproduced"),
-        ([True] * 5 + [False] * 5, [False] * 5 + [True] + [False] * 4, "reproduced"),
-        ([True] * 5 + [False] * 5, [True] * 5 + [False] * 5, "not reproduced"),
-        ([True] * 10, [True] * 10, "not testable"),
+        ((500, 500, 500), (375, 370, 380), "reproduced"),
+        ((500, 500, 500), (499, 495, 500), "not reproduced"),
+        ((500, 500, 500), (450, 445, 455), "inconclusive at this size"),
+        ((90, 90, 90), (0, 0, 0), "not testable"),
     ],
 )
-def test_ensemble_is_judged_by_the_share_of_what_was_left(training, other, verdict):
-    assert verdicts.judge_ensemble(_member_rows(training, other), "training").verdict == verdict
-
-
-def test_ensemble_on_a_network_that_has_not_learned_is_not_testable():
-    rows = _member_rows([False] + [True] * 9, [True] * 10, correct=[True] + [False] * 9)
-    assert verdicts.judge_ensemble(rows, "training").verdict == "not testable"
+def test_ensemble_is_judged_by_the_share_of_what_was_left(rows_of, accuracies_of, training, other, verdict):
+    members = {"training": training, "other": other}
+    rows = pd.concat([rows_of({"m": counts}, surrogate=name) for name, counts in members.items()], ignore_index=True)
+    judgement = verdicts.judge_ensemble(rows, accuracies_of({"m": LEARNED}), "training")
+    assert judgement.verdict == verdict
+    assert judgement.estimate == pytest.approx(100 * (1 - sum(other) / sum(training)), abs=0.1)
 
 
 def test_table_takes_the_worst_case_per_sample_and_level():
