@@ -10,21 +10,28 @@ import torch
 
 from snnlib.audit import AuditReport
 from snnlib.companion import paths
+from snnlib.companion.measure.attacked import run_attack
 from snnlib.companion.measure.networks import Network, trained
-from snnlib.companion.ours import audit, audit_attackers, audit_examples
-from snnlib.companion.ours.audit_attackers import OWN, Attacker, attack_with, chain_attackers, same_function_attackers
+from snnlib.companion.ours import audit, audit_examples
+from snnlib.companion.ours.audit_attackers import (
+    blinded_attacker,
+    chain_attackers,
+    own_attacker,
+    same_function_attackers,
+)
+from snnlib.companion.sizes import audit_size
 from snnlib.data import ImageSet
 
-SIZE = audit_attackers.SIZES["smoke"]
+SIZE = audit_size("smoke")
+EPS = 6 / 255
 MAX = Network("max", "sew_resnet18", {"pool": "max"})
 AVERAGE = Network("average", "sew_resnet18", {"pool": "avg"})
 DIRECT = Network("direct", "sew_resnet18", {"encoder": "direct", "time_steps": 2})
 
 
 @pytest.fixture
-def chapter(artifacts, profile, monkeypatch):
+def chapter(artifacts, profile):
     """A profile of the chapter that takes three images of each class."""
-    monkeypatch.setitem(audit_attackers.SIZES, "toy", SIZE)
     return replace(profile, attacked_per_class=3, attack_batch_size=9, seeds=(0, 1))
 
 
@@ -37,24 +44,31 @@ def _labels(attackers):
     return [attacker.label for attacker in attackers]
 
 
-def test_attackers_on_one_function_change_one_thing_each(item, chapter):
+def _choices(attacker):
+    attack = attacker.attack
+    return (attack.gradient, attack.pool, attack.threat.encoder_gradient, attack.threat.batch_norm)
+
+
+def test_attackers_on_one_function_change_one_thing_each(item):
     for space, last in (("image", "encoder smooth"), ("encoded", "BatchNorm in train")):
-        attackers = same_function_attackers(item, space, SIZE)
-        assert attackers[0] == OWN and attackers[-1].label == last
-        assert len(set(_labels(attackers))) == len(attackers)
-        for attacker in attackers[1:]:
-            changed = [
-                getattr(attacker, name) != getattr(OWN, name) for name in ("gradient", "pool", "encoder", "batch_norm")
-            ]
-            assert sum(changed) == 1 and attacker.attack == "pgd" and not attacker.options
+        own, *others = same_function_attackers(item, space, EPS, SIZE)
+        assert own == own_attacker(space, EPS, SIZE) and others[-1].label == last
+        assert len(set(_labels([own, *others]))) == 1 + len(others)
+        for attacker in others:
+            changed = [mine != owns for mine, owns in zip(_choices(attacker), _choices(own), strict=True)]
+            threat = replace(attacker.attack.threat, batch_norm="eval", encoder_gradient="")
+            alike = replace(attacker.attack, gradient="own", pool="", threat=threat)
+            assert sum(changed) == 1 and alike == own.attack, attacker.label
 
 
 def test_attackers_that_do_not_apply_are_left_out(chapter):
     direct, average = trained(DIRECT, chapter, 0), trained(AVERAGE, chapter, 0)
-    assert not any(attacker.encoder for attacker in same_function_attackers(direct, "image", SIZE))
-    assert any(attacker.pool for attacker in same_function_attackers(direct, "image", SIZE))
-    assert not any(attacker.pool for attacker in chain_attackers(average, "image", SIZE, ("x",)))
-    assert _labels(chain_attackers(average, "encoded", SIZE, ("x",)))[-2:] == ["transfer from x", "Square"]
+    on_direct = same_function_attackers(direct, "image", EPS, SIZE)
+    assert not any(attacker.attack.threat.encoder_gradient for attacker in on_direct)
+    assert any(attacker.attack.pool for attacker in on_direct)
+    sources = {"x": direct}
+    assert not any(attacker.attack.pool for attacker in chain_attackers(average, "image", EPS, SIZE, sources))
+    assert _labels(chain_attackers(average, "encoded", EPS, SIZE, sources))[-2:] == ["transfer from x", "Square"]
 
 
 def test_every_attacker_leaves_the_function_and_the_model_as_they_are(item):
@@ -62,27 +76,29 @@ def test_every_attacker_leaves_the_function_and_the_model_as_they_are(item):
     labels = item.splits.test.labels[:4]
     with torch.no_grad():
         before = item.model(images)
-    attackers = [*same_function_attackers(item, "image", SIZE), Attacker("half", "zeros", keep=0.5)]
-    for attacker in [*attackers, *chain_attackers(item, "image", SIZE, ("x",))]:
-        result = attack_with(item, images, labels, attacker, "image", 6 / 255, SIZE, {"x": item.model})
+    attackers = [*same_function_attackers(item, "image", EPS, SIZE), blinded_attacker(0.5, EPS, SIZE)]
+    for attacker in [*attackers, *chain_attackers(item, "image", EPS, SIZE, {"x": item})]:
+        source = None if attacker.source is None else attacker.source.model
+        result = run_attack(item.model, images, labels, attacker.attack, source=source)
         with torch.no_grad():
             found = item.model(result.adversarial).argmax(1) != labels
             assert torch.equal(item.model(images), before), attacker
         assert torch.equal(found, result.success), "judged on the deployed network"
 
 
-def test_alone_everyone_attacks_the_same_images_and_is_stored(item, chapter, calls, monkeypatch):
+def test_alone_everyone_attacks_the_same_images_and_is_stored(item, chapter, calls):
     rows = audit.alone_rows(item, chapter, "image")
     samples = audit.alone_samples(item, chapter)
     assert len(samples) == 3 and rows.groupby("attacker").size().eq(3).all()
     assert set(rows["sample"]) == set(samples)
-    monkeypatch.setattr(audit, "attack_with", lambda *_: pytest.fail("stored rows are not computed again"))
+    assert calls["rows"] == rows.attacker.nunique()
     pd.testing.assert_frame_equal(audit.alone_rows(item, chapter, "image"), rows)
+    assert calls["rows"] == rows.attacker.nunique(), "stored rows are not computed again"
 
 
 @pytest.mark.parametrize("space", ["image", "encoded"])
 def test_in_turn_everyone_runs_on_what_the_earlier_ones_left(item, chapter, space):
-    attackers = chain_attackers(item, space, SIZE, ())
+    attackers = chain_attackers(item, space, 6 / 255, SIZE, {})
     rows = audit.attacker_rows(item, chapter, attackers, space, 6, samples=range(9), in_turn=True)
     standing = set(range(9))
     for label in _labels(attackers):
@@ -100,6 +116,7 @@ def test_the_worst_case_holds_notebook_12_and_everyone_after_it(item, chapter):
     assert set(known["sample"]) == set(range(9)) and {"fgsm", "pgd", "random_noise"} <= set(known.attacker)
     rows = audit.worst_case_rows(item, chapter, "image", 6, sources)
     broken = known.groupby("sample").success.any()
+    assert not broken.all(), "else nobody is left for those who come later"
     later = rows[rows.group != "notebook 12"]
     assert set(later["sample"]) <= set(broken.index[~broken])
     stages = audit.by_stage(rows)
@@ -136,11 +153,11 @@ def test_hiding_pixels_leaves_more_to_the_same_attack(item, chapter):
     assert found[0.1] <= found[1.0]
 
 
-def test_an_audit_is_stored_as_it_was_reported(item, chapter, monkeypatch):
+def test_an_audit_is_stored_as_it_was_reported(item, chapter, calls):
     report = audit.audited(item, chapter)
     assert report.images == 3 and report.model == "sew_resnet18" and report.eps == SIZE.alone_level / 255
-    monkeypatch.setattr(audit, "audit", lambda *_, **__: pytest.fail("a stored audit is not run again"))
     assert audit.audited(item, chapter) == report
+    assert calls["audits"] == 1, "a stored audit is not run again"
     assert len(list((paths.ARTIFACTS / "audits").glob("*.report.json"))) == 1
 
 
@@ -164,10 +181,14 @@ def test_examples_learn_start_fresh_and_give_the_same_network_twice(framework):
     assert all(torch.equal(value, again.state_dict()[name]) for name, value in model.state_dict().items())
 
 
-def test_examples_are_audited_and_stored(chapter, splits, monkeypatch):
+def test_examples_are_audited_and_stored(chapter, splits, calls, monkeypatch):
+    monkeypatch.setattr(audit_examples.importlib.metadata, "version", lambda framework: "1.0")
     monkeypatch.setattr(audit_examples, "trained_example", lambda *_: torch.nn.Sequential(
         torch.nn.Flatten(), torch.nn.Linear(768, 3)))  # fmt: skip
     report = audit_examples.example_report("snnTorch", splits, chapter)
     assert isinstance(report, AuditReport) and report.images == 3
-    monkeypatch.setattr(audit_examples, "audit", lambda *_, **__: pytest.fail("a stored audit is not run again"))
     assert audit_examples.example_report("snnTorch", splits, chapter) == report
+    assert calls["example_audits"] == 1
+    monkeypatch.setattr(audit_examples.importlib.metadata, "version", lambda framework: "2.0")
+    audit_examples.example_report("snnTorch", splits, chapter)
+    assert calls["example_audits"] == 2, "another release is another network"

@@ -2,34 +2,39 @@
 
 from __future__ import annotations
 
-import functools
 from dataclasses import replace
 
 import pandas as pd
 import pytest
 
-from snnlib.attacks import ensemble
 from snnlib.companion.luu2025 import networks as luu2025
-from snnlib.training.accuracy import predictions
 from snnlib.companion.measure.networks import trained
 from snnlib.companion.ours import black_box
-from snnlib.companion.ours.black_box import BlackBoxSize, Trial, transfer_pairs
+from snnlib.companion.ours.black_box import transfer_pairs
+from snnlib.companion.sizes import BlackBoxSize
 from snnlib.companion.verdicts.black_box import both_sides, by_strength, judge_gradient_free, standing_by_flips
+from snnlib.training.accuracy import predictions
 
 
 @pytest.fixture
-def size(monkeypatch, profile):
-    trials = (
-        Trial("random_noise", "nothing", {"draws": 2}),
-        Trial("square", "score", {"queries": 5}),
-        Trial("spsa", "score", {"steps": 1, "directions": 2}),
-        Trial("rays", "decision", {"queries": 5}),
+def size(monkeypatch):
+    """Two images of each class, attacks of a step or a few queries, the ensemble's last three members."""
+    toy = BlackBoxSize(
+        images_per_class=2,
+        eps_levels=(8, 40),
+        draws=2,
+        queries=5,
+        spsa=(1, 2),
+        decisions=5,
+        apgd_steps=1,
+        ensemble_steps=1,
+        transfer_steps=1,
+        transfer_eps=8,
+        flips=(1, 9),
+        flip_rounds=2,
     )
-    steps = {"apgd_steps": 1, "ensemble_steps": 1, "transfer_steps": 1, "flips": (1, 9), "flip_rounds": 2}
-    toy = BlackBoxSize(2, (8, 40), trials, **steps)
-    few = dict(list(ensemble.MEMBERS.items())[-3:])
-    monkeypatch.setattr(ensemble, "MEMBERS", few)
-    monkeypatch.setitem(black_box.SIZES, "toy", toy)
+    monkeypatch.setattr(black_box, "MEMBERS", list(black_box.MEMBERS)[-3:])
+    monkeypatch.setattr(black_box, "black_box_size", lambda name: toy)
     return toy
 
 
@@ -38,17 +43,26 @@ def network(artifacts, profile, size):
     return trained(luu2025.NETWORKS["sew_max"], replace(profile, epochs=1, time_steps=2), 0)
 
 
-def test_every_trial_gives_one_row_per_image_and_eps_and_is_run_once(network, profile, size, monkeypatch):
+def test_every_attack_gives_one_row_per_image_and_eps_and_is_run_once(network, profile, calls):
     rows = black_box.gradient_free_rows(network, profile)
     counts = rows.groupby(["attack", "eps255"]).size()
-    assert set(counts) == {6} and set(counts.index) == {(trial.attack, eps) for trial in size.trials for eps in (8, 40)}
+    assert set(counts) == {6} and set(counts.index) == {(name, eps) for name in black_box.ACCESS for eps in (8, 40)}
     assert (rows[rows.attack == "square"].queries <= 7).all() and (rows.backwards == 0).all()
     assert rows[~rows.clean_correct].success.all()
-    for name in ("square", "spsa", "rays", "random_noise"):
-        broken = functools.wraps(black_box.ATTACKS[name])(lambda *_, **__: pytest.fail("run again"))
-        monkeypatch.setitem(black_box.ATTACKS, name, broken)
-    again = black_box.gradient_free_rows(network, profile)
-    assert again.equals(rows)
+    assert rows.groupby("attack").access.unique().map(list).to_dict() == {
+        name: [access] for name, access in black_box.ACCESS.items()
+    }
+    assert black_box.gradient_free_rows(network, profile).equals(rows) and calls["rows"] == 2 * len(black_box.ACCESS)
+
+
+def test_gradient_free_attacks_have_the_numbers_of_the_profile(profile, size):
+    options = {attack.name: attack.options for attack in black_box.gradient_free_attacks(profile, 8 / 255)}
+    assert options == {
+        "random_noise": {"draws": 2},
+        "square": {"queries": 5},
+        "spsa": {"steps": 1, "directions": 2},
+        "rays": {"queries": 5},
+    }
 
 
 def test_white_box_crosses_both_encoder_gradients_and_both_sides_meet_on_the_same_images(network, profile, size):
@@ -69,7 +83,7 @@ def test_white_box_crosses_both_encoder_gradients_and_both_sides_meet_on_the_sam
 
 
 def test_transfer_rows_name_their_source(network, profile, size):
-    source = replace(network, seed=1, run="another", network=luu2025.NETWORKS["sew_avg"])
+    source = replace(network, seed=1, key="another", network=luu2025.NETWORKS["sew_avg"])
     rows = black_box.transfer_rows(network, source, profile)
     assert set(rows.source) == {"SEW-ResNet-18, average pool"} and set(rows.eps255) == {8}
     assert (rows.access == "transfer").all() and (rows.queries <= 3).all()
@@ -85,18 +99,17 @@ def test_flips_are_counted_against_random_ones(network, profile, size):
 def test_pairs_are_of_different_networks_of_the_next_seed(network):
     labels = {"a": luu2025.NETWORKS["sew_max"], "b": luu2025.NETWORKS["sew_avg"]}
     items = [
-        replace(network, network=each, seed=seed, run=f"{name}{seed}")
+        replace(network, network=each, seed=seed, key=f"{name}{seed}")
         for name, each in labels.items()
         for seed in (0, 1, 2)
     ]
-    pairs = [(target.run, source.run) for target, source in transfer_pairs(items, {labels["a"].label})]
+    pairs = [(target.key, source.key) for target, source in transfer_pairs(items, {labels["a"].label})]
     assert pairs == [("a0", "a1"), ("a0", "b1"), ("a1", "a2"), ("a1", "b2"), ("a2", "a0"), ("a2", "b0")]
-    alone = [(target.run, source.run) for target, source in transfer_pairs(items[::3], {labels["a"].label})]
+    alone = [(target.key, source.key) for target, source in transfer_pairs(items[::3], {labels["a"].label})]
     assert alone == [("a0", "b0")], "with one seed a network is never its own source"
 
 
 def test_ensemble_is_left_out_where_apgd_left_nobody(network, profile, size, monkeypatch):
-    monkeypatch.setattr(black_box, "ensemble_rows", lambda *_, **__: pytest.fail("nobody is left"))
     images = black_box.chosen_images(network, profile)
     wrong = replace(images, labels=(predictions(network.model, images) + 1) % 3)
     monkeypatch.setattr(black_box, "chosen_images", lambda item, profile: wrong)
