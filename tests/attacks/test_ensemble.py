@@ -6,12 +6,12 @@ import math
 
 import pytest
 import torch
+from snnlib.companion.measure.ensemble_rows import ensemble_rows
 from torch import nn
 
 from snnlib.attacks import Budget, fgsm, pgd
 from snnlib.attacks.ensemble import MEMBERS, ensemble_attack, member_generator
 from snnlib.attacks.gradients import backward_through_rate, bptt, parse_gradient, relu_proxy, straight_through
-from snnlib.companion.measure.ensemble_rows import ensemble_rows
 from snnlib.companion.measure.attacked import ENCODED, IMAGE, AttackPlan
 from snnlib.companion.measure.rows import check_rows, clean_accuracy, robust_accuracy
 from snnlib.errors import InputError

@@ -14,8 +14,8 @@ from snnlib.companion.luu2025.networks import NETWORKS, Examples
 from snnlib.companion.luu2025.tables import KEPT, competitor_table, recipe_beside_authors
 from snnlib.companion.measure.attacked import AUTHORS, AUTHORS_DRIFTING, IMAGE, IMAGE_SMOOTH, Attack
 from snnlib.companion.measure.networks import build_network, build_recipe, trained
-from snnlib.companion.sizes import PROFILES
 from snnlib.companion.published import load_reference
+from snnlib.companion.sizes import PROFILES
 from snnlib.data import ImageSet
 from snnlib.encoding import DirectEncoder, PhaseEncoder
 from snnlib.models.blocks import SEWBlock, SpikingBlock

@@ -6,8 +6,8 @@ import pandas as pd
 import pytest
 
 from snnlib.companion.ozdenizci2024 import tables
-from snnlib.companion.sizes import conversion_size
 from snnlib.companion.published import NOT_AVAILABLE
+from snnlib.companion.sizes import conversion_size
 
 LEVELS = (4, 8)
 

@@ -20,10 +20,9 @@ from snnlib.companion.luu2025 import networks as luu2025
 from snnlib.companion.measure import networks as common
 from snnlib.companion.measure.attacked import AUTHORS, AUTHORS_DRIFTING, ENCODED, IMAGE, AttackPlan, run_attack
 from snnlib.companion.ozdenizci2024 import networks as conversion
-from snnlib.companion.sizes import conversion_size
-from snnlib.companion.sizes import PROFILES, get_profile
 from snnlib.companion.runner import cost as cost_model
 from snnlib.companion.runner.cost import ALONE, TOGETHER, Attack, Meter, Training, passes_of, work_of
+from snnlib.companion.sizes import PROFILES, conversion_size, get_profile
 from snnlib.data import ImageSet, ImageSplits, load_images
 from snnlib.data.image_set import split_train_validation
 from snnlib.encoding import build_encoder
