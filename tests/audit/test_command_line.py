@@ -375,8 +375,8 @@ def test_a_released_network_is_found_by_its_name(monkeypatch, no_work):
 
 VALUES = [
     *("", "0", "-1", "1e999", "8/255", "4/0", "nan", "l2", "linf", "9" * 400, "n" * 300, "é\n", "smoke"),
-    *("tinyimagenet", "~", "~nobody/x", "/", ".", "..", "/dev/null", "new/page", "a:b", "net", "net.json", "net.safetensors"),
-    *("net.py", "nowhere.py:build", "net.safetensors/page", "--out"),
+    *("tinyimagenet", "~", "~nobody/x", "/", ".", "..", "/dev/null", "new/page", "a:b", "net"),
+    *("net.json", "net.safetensors", "net.py", "nowhere.py:build", "net.safetensors/page", "--out"),
 ]
 OPTIONS = ["--model", "--config", "--data", "--dataset", "--out", "--json", "--images", "--eps", "--norm", "--profile",
            "--quick", "--seed", "--batch-size", "--nothing"]  # fmt: skip
