@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import functools
 import json
 import re
@@ -16,7 +17,7 @@ from snnlib.files import write_atomic
 from snnlib.models import Model
 from snnlib.models.released import CARD, FOLDER, released, released_card, released_names
 from snnlib.tensor_files import write_tensors
-from snnlib.training import History
+from snnlib.training import History, evaluate_accuracy
 
 if TYPE_CHECKING:
     from snnlib.companion.measure.networks import TrainedNetwork
@@ -31,9 +32,14 @@ def round_weights(model: nn.Module) -> None:
 
 
 def release(item: TrainedNetwork, profile_name: str) -> str:
-    """Write weights (half precision) and card of a finished network into the package; returns its name."""
+    """Write weights (half precision) and card of a finished network into the package; returns its name.
+
+    The card has the accuracy on the test images *after* rounding.
+    """
     name = f"{_slug(item.label)}-{profile_name}-{item.seed}"
-    state = item.model.state_dict().items()
+    model = copy.deepcopy(item.model)
+    round_weights(model)
+    state = model.state_dict().items()
     halves = {key: value.half() if value.is_floating_point() else value for key, value in state}
     write_tensors(FOLDER / f"{name}.safetensors", halves, {"model": item.model.config})
     record = read_json(paths.ARTIFACTS / "networks" / f"{item.key}.json") or {}
@@ -44,6 +50,8 @@ def release(item: TrainedNetwork, profile_name: str) -> str:
         "arguments": record.get("arguments"),
         "made": record.get("made"),
         "history": list(item.history.epochs),
+        "test_accuracy": evaluate_accuracy(model, item.splits.test, device=item.device),
+        "test_images": len(item.splits.test),
     }
     write_atomic(FOLDER / f"{name}{CARD}", json.dumps(card, indent=1, sort_keys=True) + "\n")
     released_keys.cache_clear()
