@@ -16,6 +16,8 @@ import pytest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
+import snnlib
+
 REPOSITORY = Path(__file__).resolve().parent.parent
 PROJECT = tomllib.loads((REPOSITORY / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 WITHOUT = """
@@ -167,6 +169,11 @@ def test_every_requirement_is_pinned_and_the_pins_stand_in_order():
     wanted = [Requirement(text) for text in sum(extras.values(), PROJECT["dependencies"])]
     assert {canonicalize_name(each.name) for each in wanted} - {"snnlib"} <= set(names)
     assert {extra for each in wanted if each.name == "snnlib" for extra in each.extras} <= set(extras)
+
+
+def test_citation_and_changes_are_of_this_version():
+    for name, line in (("CITATION.cff", "version: "), ("CHANGELOG.md", "## ")):
+        assert f"\n{line}{snnlib.__version__}" in (REPOSITORY / name).read_text(encoding="utf-8"), name
 
 
 @pytest.fixture
