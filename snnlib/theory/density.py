@@ -231,6 +231,8 @@ def _reached(module: nn.Module, delta: Tensor, s: Tensor) -> tuple[Tensor, float
         raise InputError(f"the convolution pads {module.padding!r}, {module.padding_mode}; expected a number of zeros")
     geometry = (module.stride, module.padding, module.dilation)
     # Counts, not products of floats: a kernel entry is reached where any position pairs two non-zeros under it.
+    # In NCHW: in channels-last, weight gradients of strided 1x1 kernels can be wrong (`snnlib.models.convolution`).
+    d, p = (x.contiguous(memory_format=torch.contiguous_format) for x in (d, p))
     counts = torch.nn.grad.conv2d_weight(p, module.weight.shape, d, *geometry)
     footprint = torch.ones(1, 1, *module.kernel_size, device=s.device)
     patch = F.conv2d(p.sum(1, keepdim=True), footprint, None, *geometry)
