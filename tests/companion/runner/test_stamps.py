@@ -24,7 +24,7 @@ def test_result_is_out_of_date_when_anything_it_left_is_lost(
     def state() -> str:
         capsys.readouterr()
         assert run.main(["--profile", "smoke", "--list"]) == 0
-        return capsys.readouterr().out.splitlines()[2].split("|")[4].strip()
+        return capsys.readouterr().out.splitlines()[2].split("|")[3].strip()
 
     def lost(path: Path) -> str:
         shutil.copy(path, home / "kept")
