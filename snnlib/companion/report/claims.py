@@ -164,8 +164,9 @@ def verdict_table_markdown(profile: str) -> str:
     table = read_claims_in(published_path(profile))
     columns = {name: table[name] for name in ("claim", "statement", "verdict", "evidence", "notebook")}
     columns["verdict"] = "**" + columns["verdict"] + "**"
-    if profile != "paper" and published_path("paper").is_file():
-        paper = read_claims_in(published_path("paper")).to_dict("records")
+    largest = paths.PROFILE_NAMES[-1]
+    if profile != largest and published_path(largest).is_file():
+        paper = read_claims_in(published_path(largest)).to_dict("records")
         columns["at paper size"] = [_with_cost(line) for line in paper]
     rows = [[cell.replace("|", "\\|") for cell in cells] for cells in zip(*columns.values(), strict=True)]
     head = " | ".join(["|", "claim", *list(columns)[2:]]) + " |\n|" + "---|" * len(columns) + "\n"
