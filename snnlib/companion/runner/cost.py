@@ -305,7 +305,7 @@ def report(name: str) -> str:
     trainings, attacks = work_of(name)
     device = default_device()
     unit = "GPU-hours" if device.startswith("cuda") else "hours on this machine"
-    meter = Meter(device, batches=1 if name == "paper" else 3)
+    meter = Meter(device, get_profile(name).timed_batches)
     table, ledger = estimated(trainings, attacks, meter), beside_spent(trainings, meter)
     training, attack = (table[table.work.eq("training") == chosen].hours.sum() for chosen in (True, False))
     lines = [

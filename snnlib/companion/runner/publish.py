@@ -10,13 +10,14 @@ from snnlib.companion import paths
 from snnlib.companion.report import claims, figures
 from snnlib.companion.runner.series import cell_text
 from snnlib.companion.runner.stamps import Run
+from snnlib.companion.sizes import get_profile
 from snnlib.files import write_atomic
 
 NOT_OURS = {"injected-parameters", "papermill-error-cell-tag"}
 
 
 def publish(profile: str, runs: list[Run]) -> None:
-    """Copy figures, tables and verdicts of these runs to `figures/<profile>`; quick outputs into the notebooks too."""
+    """Copy figures, tables and verdicts of these runs to `figures/<profile>`; outputs into the notebooks too where `sizes` says so."""
     source, target = paths.figures_dir(profile), paths.published_dir(profile)
     made, shown = figures.read_manifest(profile), figures.read_manifest_in(target, profile)
     numbers = {run.notebook.number for run in runs}
@@ -31,7 +32,7 @@ def publish(profile: str, runs: list[Run]) -> None:
     manifest = {"profile": profile, "files": kept | new, "notebooks": shown["notebooks"] | times}
     write_atomic(target / "manifest.json", json.dumps(manifest, indent=1, sort_keys=True) + "\n")
     claims.publish(profile, numbers)
-    if profile == "quick":
+    if get_profile(profile).in_notebooks:
         for run in runs:
             publish_outputs(run.notebook.path, run.executed)
 

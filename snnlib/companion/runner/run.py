@@ -32,6 +32,7 @@ from snnlib.companion.runner.stamps import (
     state_of,
     write_stamp,
 )
+from snnlib.companion.sizes import get_profile
 from snnlib.errors import InputError
 from snnlib.files import file_lock, remove_stale_parts, write_atomic
 from snnlib.runtime import apply_process_settings
@@ -56,8 +57,8 @@ def run_series(options: argparse.Namespace) -> int:
 
         print(cost_model.report(profile))
         return 0
-    if options.publish and profile == "smoke":
-        raise InputError("--publish with profile 'smoke'; expected a larger one: smoke shows only that everything runs")
+    if options.publish and not get_profile(profile).published:
+        raise InputError(f"--publish with profile {profile!r}; expected a larger one: this one shows only that everything runs")
     series = load_series(paths.NOTEBOOKS)
     chosen = choose(options.only, series)
     within = [number for number in series if number in chosen]
@@ -82,7 +83,7 @@ def run_series(options: argparse.Namespace) -> int:
 
 def check_dry_run(options: argparse.Namespace) -> None:
     """Errors: InputError for another option beside `--dry-run` and `--profile`."""
-    for name in ("only", "force", "set", "data_dir", "list", "publish"):
+    for name in ("only", "force", "set", "data_dir", "list", "publish", "time_limit"):
         value, option = getattr(options, name), f"--{name.replace('_', '-')}"
         if value not in (None, False, []):
             shown = option if value is True else f"{option} {', '.join(value) if name == 'set' else str(value)!r}"
