@@ -27,9 +27,11 @@ class Profile:
     train_per_class, test_per_class: images kept of each class (None: all). attacked_per_class: test images of each
     class that attacks run on; inspected_per_class: that gradients are read on. batch_size trains; attack_batch_size
     attacks and inspects (it matters where BatchNorm looks at the batch). eps_levels: the perturbation sizes of curves,
-    in 1/255. steps: iterations of the image-space PGD. simulations: of each case, for the rules'
-    error rates. rounded: trained weights are rounded to half precision before
-    anything is measured, so that what is released is what was measured.
+    in 1/255. steps: iterations of the image-space PGD. bench_repeats, bench_small: of the comparison of speeds;
+    bench_rounds, bench_per_class: of that of attacks. timed_batches: of each measurement for an estimate of cost.
+    simulations: of each case, for the rules' error rates. published: its figures are committed; in_notebooks: so are
+    its outputs. rounded: trained weights are rounded to half precision before anything is measured, so that what is
+    released is what was measured.
     """
 
     name: str
@@ -51,7 +53,13 @@ class Profile:
     eps_levels: tuple[int, ...]
     steps: int
     bench_repeats: int
+    bench_small: bool
+    bench_rounds: int
+    bench_per_class: int
+    timed_batches: int
     simulations: int
+    published: bool
+    in_notebooks: bool
     rounded: bool = False
 
 
@@ -187,6 +195,12 @@ TABLE: dict[str, tuple] = {
     "profile.eps_levels":              ((2, 6),        (2, 6, 16),        (2, 4, 6, 8, 16),  (1, 2, 4, 6, 8, 12, 16)),
     "profile.steps":                   (3,             20,                20,                50),
     "profile.bench_repeats":           (1,             5,                 5,                 20),
+    "profile.bench_small":             (True,          False,             False,             False),
+    "profile.bench_rounds":            (1,             3,                 3,                 3),
+    "profile.bench_per_class":         (2,             20,                20,                20),
+    "profile.timed_batches":           (3,             3,                 3,                 1),
+    "profile.published":               (False,         True,              True,              True),
+    "profile.in_notebooks":            (False,         True,              False,             False),
     "profile.simulations":             (2,             60,                200,               500),
     "profile.rounded":                 (False,         False,             True,              True),
     "conversion.profile.train_per_class":    (20,      300,               None,              None),

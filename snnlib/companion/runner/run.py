@@ -58,7 +58,7 @@ def run_series(options: argparse.Namespace) -> int:
         print(cost_model.report(profile))
         return 0
     if options.publish and not get_profile(profile).published:
-        raise InputError(f"--publish with profile {profile!r}; expected a larger one: this one shows only that everything runs")
+        raise InputError(f"--publish with profile {profile!r}; expected a larger one: it shows only that all runs")
     series = load_series(paths.NOTEBOOKS)
     chosen = choose(options.only, series)
     within = [number for number in series if number in chosen]

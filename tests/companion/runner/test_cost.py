@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import json
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -13,15 +13,15 @@ import pytest
 import torch
 from torch import nn
 
-from snnlib.attacks import Budget
-from snnlib.attacks.ensemble import ensemble_attack
+from snnlib.attacks.ensemble import MEMBERS, EnsembleResult
 from snnlib.companion import paths
 from snnlib.companion.luu2025 import networks as luu2025
 from snnlib.companion.measure import networks as common
-from snnlib.companion.measure.attacked import AUTHORS, AUTHORS_DRIFTING, ENCODED, IMAGE, AttackPlan, run_attack
+from snnlib.companion.measure.attacked import AUTHORS, AUTHORS_DRIFTING, ENCODED, IMAGE, Attack, run_attack
+from snnlib.companion.measure.store import name_of
 from snnlib.companion.ozdenizci2024 import networks as conversion
 from snnlib.companion.runner import cost as cost_model
-from snnlib.companion.runner.cost import ALONE, TOGETHER, Attack, Meter, Training, passes_of, work_of
+from snnlib.companion.runner.cost import Meter, Training, Work, passes_of, work_of
 from snnlib.companion.sizes import PROFILES, conversion_size, get_profile
 from snnlib.data import ImageSet, ImageSplits, load_images
 from snnlib.data.image_set import split_train_validation
@@ -61,32 +61,35 @@ def _labelled(count: int, seed: int) -> ImageSet:
     return ImageSet(images, torch.arange(count) % 10)
 
 
-def _attacks(name: str, label: str) -> list[Attack]:
-    return [attack for attack in work_of(name)[1] if attack.training.network.label == label]
+def _attacks(name: str, label: str) -> list[Work]:
+    return [work for work in work_of(name)[1] if work.training.network.label == label]
 
 
 @pytest.mark.parametrize("threat", [AUTHORS, AUTHORS_DRIFTING, ENCODED, IMAGE], ids=lambda threat: threat.name)
 @pytest.mark.parametrize(
-    "plan",
-    [AttackPlan("random_noise", 0.1), AttackPlan("fgsm", 0.1), AttackPlan("pgd", 0.1, steps=4)],
-    ids=lambda plan: plan.attack,
+    "attack",
+    [Attack("random_noise", 0.1), Attack("fgsm", 0.1), Attack("pgd", 0.1, options={"steps": 4}), Attack("pgd", 0.1)],
+    ids=lambda attack: f"{attack.name}-{attack.options}",
 )
-def test_passes_are_those_that_the_attack_reports_for_an_image_that_never_falls(plan, threat):
+def test_passes_are_those_that_the_attack_reports_for_an_image_that_never_falls(attack, threat):
     model = Model(build_encoder("direct", 1), Unmoved(), {})
-    image, label = torch.full((1, 3, 4, 4), 0.5), torch.zeros(1, dtype=torch.int64)
-    result = run_attack(model, image, label, threat, plan)
+    image, label, attack = torch.full((1, 3, 4, 4), 0.5), torch.zeros(1, dtype=torch.int64), replace(attack, threat=threat)
+    result = run_attack(model, image, label, attack)
     assert not result.success.any()
-    assert passes_of(Attack("12", None, threat, (plan,))) == (int(result.forwards) + 1, int(result.backwards))
-    if threat is IMAGE and plan.attack != "random_noise":
-        result = ensemble_attack(model, image, label, Budget(plan.eps), attack=plan.attack, **plan.options()).result
-        passes, gradients = passes_of(Attack("23", None, threat, (plan, plan), TOGETHER))
-        assert (passes, gradients) == (2 * (int(result.forwards) + 1), 2 * int(result.backwards))
+    assert passes_of(Work("12", None, (attack,))) == (int(result.forwards) + 1, int(result.backwards))
+    if threat is IMAGE and attack.name != "random_noise":
+        together = replace(attack, members=tuple(MEMBERS))
+        found = run_attack(model, image, label, together)
+        assert isinstance(found, EnsembleResult)
+        passes, gradients = passes_of(Work("23", None, (together, together)))
+        assert (passes, gradients) == (2 * (int(found.result.forwards) + 1), 2 * int(found.result.backwards))
 
 
 def test_ensemble_of_the_paper_takes_ten_steps_of_nineteen_members_at_three_levels():
-    found = [attack for attack in _attacks("paper", "SNN, conversion from AT") if attack.plans[0].attack == "pgd"]
-    assert [attack.ensemble for attack in found] == [TOGETHER] and len(found[0].plans) == 3
-    assert passes_of(found[0]) == (3 * (1 + 19 * 12 + 10), 3 * 19 * 10)
+    (found,) = [work for work in _attacks("paper", "SNN, conversion from AT") if work.attacks[0].name == "pgd"]
+    assert len(found.attacks) == 3 and len(found.attacks[0].members) == 19 and not found.attacks[0].alone
+    assert passes_of(found) == (3 * (1 + 19 * 12 + 10), 3 * 19 * 10)
+    assert found.label == "pgd, 10 steps, 19 members, image, eps 2, 4, 8"
 
 
 @pytest.mark.parametrize("name", PROFILES)
@@ -113,11 +116,13 @@ def test_trainings_are_the_networks_of_the_notebooks(name, monkeypatch):
 def test_attacks_are_the_rows_that_notebooks_12_and_15_ask_for(name, monkeypatch):
     profile, asked = get_profile(name), set()
 
-    def attacked(item, profile, threat, plans):
-        asked.update((item.network.label, threat, plan) for plan in plans)
-        return pd.DataFrame()
+    def named(label, attack):
+        return label, name_of(asdict(attack))
 
-    monkeypatch.setattr(luu2025, "attacked", attacked)
+    def attacked(item, profile, attacks):
+        asked.update(named(item.network.label, attack) for attack in attacks)
+
+    monkeypatch.setattr(luu2025, "on_attacked_images", attacked)
     trainings = cost_model.luu_trainings(profile)
     for training in trainings:
         item = SimpleNamespace(network=training.network, model=training.outline())
@@ -125,27 +130,39 @@ def test_attacks_are_the_rows_that_notebooks_12_and_15_ask_for(name, monkeypatch
         if training.network in [luu2025.NETWORKS[key] for key in ("sew_max", "sew_avg", "defended")]:
             luu2025.curve_rows(item, profile)
             luu2025.ladder_rows(item, profile)
-    attacks = cost_model.luu_attacks(trainings, profile)
-    listed = [(attack.training.network.label, attack.threat, plan) for attack in attacks for plan in attack.plans]
-    assert set(listed) == asked and len(listed) == len(asked)
+    works = cost_model.luu_attacks(trainings, profile)
+    listed = [named(work.training.network.label, attack) for work in works for attack in work.attacks]
+    assert set(listed) == asked and len(listed) == len(asked) > 0
 
 
 def test_attacks_of_the_conversion_are_counted_once_by_the_first_notebook_that_asks():
     def asked(label):
-        return sorted(
-            (attack.notebook, attack.plans[0].attack, [round(255 * plan.eps) for plan in attack.plans], attack.ensemble)
-            for attack in _attacks("paper", label)
-        )
+        return sorted((work.notebook, _name(work), _levels(work), _members(work)) for work in _attacks("paper", label))
 
+    together, alone = "together", "each alone"
     assert asked("ANN, MART") == [("20", "fgsm", [2, 4, 8], ""), ("20", "pgd", [2, 4, 8], "")]
-    assert asked("SNN, conversion from TRADES, thresholds frozen") == [("21", "fgsm", [4], TOGETHER)]
-    of_both = [("22", "fgsm", [8], TOGETHER), ("22", "fgsm", [8], ALONE), ("22", "pgd", [8], TOGETHER)]
+    assert asked("SNN, conversion from TRADES, thresholds frozen") == [("21", "fgsm", [4], together)]
+    of_both = [("22", "fgsm", [8], alone), ("22", "fgsm", [8], together), ("22", "pgd", [8], together)]
     assert asked("SNN, end to end, equal time") == [
-        *of_both, ("23", "fgsm", [2, 4], TOGETHER), ("23", "pgd", [2, 4], TOGETHER)
+        *of_both, ("23", "fgsm", [2, 4], together), ("23", "pgd", [2, 4], together)
     ]
     assert asked("SNN, conversion from TRADES") == [
-        ("21", "fgsm", [4], TOGETHER), *of_both, ("23", "fgsm", [2], TOGETHER), ("23", "pgd", [2, 4], TOGETHER)
+        ("21", "fgsm", [4], together), *of_both, ("23", "fgsm", [2], together), ("23", "pgd", [2, 4], together)
     ]
+
+
+def _name(work: Work) -> str:
+    return work.attacks[0].name
+
+
+def _levels(work: Work) -> list[int]:
+    return [round(255 * attack.eps) for attack in work.attacks]
+
+
+def _members(work: Work) -> str:
+    attack = work.attacks[0]
+    assert attack.members in ((), tuple(MEMBERS))
+    return "" if not attack.members else "each alone" if attack.alone else "together"
 
 
 def test_hours_are_networks_times_images_times_passes(monkeypatch):
@@ -197,7 +214,7 @@ def _splits() -> ImageSplits:
 def test_spent_seconds_are_those_of_the_logs_and_unknown_ones_are_left_out(home: Path):
     training, other = work_of("smoke")[0][:2]
     for seed, seconds in ((0, [5.0, None]), (1, [7.0, 8.0])):
-        folder = paths.ARTIFACTS / "networks" / training.artifact(seed).hash
+        folder = paths.ARTIFACTS / "networks" / training.artifact(seed).name
         folder.mkdir(parents=True)
         lines = [{"epoch": n, "seconds": took, "images_per_second": None} for n, took in enumerate(seconds, start=1)]
         (folder / "log.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
@@ -219,7 +236,7 @@ def test_artifacts_of_a_run_are_found_when_it_has_trained(artifacts, monkeypatch
     trainings = [*cost_model.conversion_trainings(size), Training("10", luu2025.NETWORKS["defended"], size.profile)]
     by_label = {training.network.label: training for training in trainings}
     for item in items:
-        assert by_label[item.network.label].artifact(0).hash == item.run
+        assert by_label[item.network.label].artifact(0).name == item.key
     found = cost_model.beside_spent(trainings, FixedMeter())
     assert set(found.network) == {item.network.label for item in items} and (found["hours spent"] > 0).all()
 
