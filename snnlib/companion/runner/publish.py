@@ -17,7 +17,7 @@ NOT_OURS = {"injected-parameters", "papermill-error-cell-tag"}
 
 
 def publish(profile: str, runs: list[Run]) -> None:
-    """Copy figures, tables and verdicts of these runs to `figures/<profile>`, and outputs into the notebooks if told."""
+    """Copy figures, tables and verdicts of these runs to `figures/<profile>`; outputs into notebooks if told."""
     source, target = paths.figures_dir(profile), paths.published_dir(profile)
     made, shown = figures.read_manifest(profile), figures.read_manifest_in(target, profile)
     numbers = {run.notebook.number for run in runs}

@@ -73,7 +73,8 @@ def _attacks(name: str, label: str) -> list[Work]:
 )
 def test_passes_are_those_that_the_attack_reports_for_an_image_that_never_falls(attack, threat):
     model = Model(build_encoder("direct", 1), Unmoved(), {})
-    image, label, attack = torch.full((1, 3, 4, 4), 0.5), torch.zeros(1, dtype=torch.int64), replace(attack, threat=threat)
+    image, label = torch.full((1, 3, 4, 4), 0.5), torch.zeros(1, dtype=torch.int64)
+    attack = replace(attack, threat=threat)
     result = run_attack(model, image, label, attack)
     assert not result.success.any()
     assert passes_of(Work("12", None, (attack,))) == (int(result.forwards) + 1, int(result.backwards))
