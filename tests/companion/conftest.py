@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -11,9 +12,13 @@ import torch
 
 from snnlib.companion import paths
 from snnlib.companion.measure import networks as common
+from snnlib.companion.measure.networks import Network, TrainedNetwork
+from snnlib.companion.measure.store import Artifact, name_of
 from snnlib.companion.sizes import PROFILES, Profile
 from snnlib.data import ImageSet, ImageSplits
+from snnlib.models import Model
 from snnlib.neurons import use_kernel
+from snnlib.tensor_files import state_digest
 from snnlib.training import loop
 
 CLASSES = ("dark", "grey", "bright")
@@ -35,7 +40,7 @@ def splits() -> ImageSplits:
 @pytest.fixture
 def profile() -> Profile:
     toy = {"width": 4, "time_steps": 4, "epochs": 2, "batch_size": 12, "attack_batch_size": 5, "steps": 2}
-    return replace(PROFILES["smoke"], name="toy", **toy, inspected_per_class=1, eps_levels=(2, 6), depths=(18,))
+    return replace(PROFILES["smoke"], **toy, inspected_per_class=1, eps_levels=(2, 6), depths=(18,))
 
 
 @pytest.fixture
@@ -48,17 +53,32 @@ def artifacts(home: Path, splits: ImageSplits, monkeypatch: pytest.MonkeyPatch) 
 
 
 @pytest.fixture
-def calls(monkeypatch: pytest.MonkeyPatch) -> dict[str, int]:
-    """How many epochs were trained and how many plans were attacked, as they happen."""
-    counts = {"epochs": 0, "plans": 0}
+def calls(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
+    """How many epochs were trained, and by kind how many results were made, as it happens."""
+    counts: Counter[str] = Counter()
+    train_epoch, complete = loop.train_epoch, Artifact.complete
 
-    def counting(name: str, function: Callable) -> Callable:
-        def wrapped(*arguments, **options):
-            counts[name] += 1
-            return function(*arguments, **options)
+    def counted_epoch(*arguments, **options):
+        counts["epochs"] += 1
+        return train_epoch(*arguments, **options)
 
-        return wrapped
+    def counted_result(self: Artifact, *arguments) -> None:
+        counts[self.kind] += 1
+        complete(self, *arguments)
 
-    monkeypatch.setattr(loop, "train_epoch", counting("epochs", loop.train_epoch))
-    monkeypatch.setattr(common, "attack_rows", counting("plans", common.attack_rows))
+    monkeypatch.setattr(loop, "train_epoch", counted_epoch)
+    monkeypatch.setattr(Artifact, "complete", counted_result)
     return counts
+
+
+@pytest.fixture
+def wrap() -> Callable[..., TrainedNetwork]:
+    """A function that makes a `TrainedNetwork` of a model that nobody trained and the images it is tested on."""
+
+    def wrapped(model: Model, test: ImageSet, label: str = "toy", seed: int = 0, key: str = "") -> TrainedNetwork:
+        key = key or name_of({"model": repr(model), "weights": state_digest(model.state_dict())})
+        classes = int(test.labels.max()) + 1
+        splits = ImageSplits("made-up", test, test, test, classes, CLASSES[:classes])
+        return TrainedNetwork(Network(label, "toy"), seed, model, None, key, splits, "cpu")
+
+    return wrapped

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from snnlib.companion import paths
-from snnlib.companion.measure.provenance import code_digest, package_digest
+from snnlib.companion.measure.provenance import code_digest, module_exists, package_digest
 from snnlib.companion.measure.store import name_of, read_json
 from snnlib.companion.report import claims, figures
 from snnlib.companion.runner.series import Notebook
@@ -105,7 +105,11 @@ def _files_are_whole(run: Run) -> bool:
 
 def earlier_code(run: Run) -> tuple[int, int]:
     """How many of the stored results that a notebook used other code than today's made, and how many it used."""
-    noted = read_json(figures.used_path(run.profile, run.notebook.number)) or {"results": []}
-    records = [read_json(paths.ARTIFACTS / f"{name}.json") for name in noted["results"]]
-    changed = [record is None or record["made"]["code"] != code_digest(record["made"]["module"]) for record in records]
-    return sum(changed), len(changed)
+    noted = read_json(figures.used_path(run.profile, run.notebook.number)) or {}
+    names = noted.get("results", [])
+    return sum(not _is_of_todays_code(paths.ARTIFACTS / f"{name}.json") for name in names), len(names)
+
+
+def _is_of_todays_code(record: Path) -> bool:
+    made = (read_json(record) or {}).get("made")
+    return made is not None and module_exists(made["module"]) and made["code"] == code_digest(made["module"])
