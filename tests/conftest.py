@@ -35,11 +35,9 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def add_notebook(home: Path) -> Callable[..., Path]:
     """A function that writes `notebooks/<name>.ipynb`: a title, a parameters cell, the given code cells."""
 
-    def add(
-        name: str, *code: str, needs: tuple[str, ...] = (), parameters: str = "", prose: str = ""
-    ) -> Path:
+    def add(name: str, *code: str, parameters: str = "", prose: str = "") -> Path:
         tagged = new_code_cell(f'profile = "quick"\n{parameters}', metadata={"tags": ["parameters"]})
-        notebook = new_notebook(metadata={"snnlib": {"needs": list(needs)}})
+        notebook = new_notebook()
         notebook.cells = [new_markdown_cell(f"# Title of {name}\n{prose}"), tagged, *map(new_code_cell, code)]
         path = home / "notebooks" / f"{name}.ipynb"
         path.parent.mkdir(exist_ok=True)

@@ -187,22 +187,6 @@ def test_peak_resident_memory_grows_with_what_is_touched():
     assert bench._peak_resident_mib() == pytest.approx(peak, abs=1), "a peak does not sink"
 
 
-def test_bench_is_measured_once_and_then_read(home, monkeypatch):
-    measured = []
-
-    def fake(rounds: int, device: str, small: bool) -> pd.DataFrame:
-        measured.append((rounds, device, small))
-        return pd.DataFrame({"contender": ["snnlib"], "best_ms": [1.5]})
-
-    monkeypatch.setenv("SNNLIB_DEVICE", "cpu")
-    monkeypatch.setattr(bench, "bench", fake)
-    first, again = bench.stored_bench(3, small=True), bench.stored_bench(3, small=True)
-    assert measured == [(3, "cpu", True)]
-    pd.testing.assert_frame_equal(first, again)
-    bench.stored_bench(4, small=True), bench.stored_bench(3)
-    assert measured[1:] == [(4, "cpu", True), (3, "cpu", False)]
-
-
 def test_table_holds_both_benchmarks_and_what_they_ran_on(monkeypatch):
     monkeypatch.setattr(bench, "bench_lif", lambda shapes, rounds, device: pd.DataFrame({"work": [shapes]}))
     monkeypatch.setattr(bench, "bench_step", lambda sizes, rounds, device: pd.DataFrame({"work": [sizes]}))

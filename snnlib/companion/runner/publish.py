@@ -26,7 +26,7 @@ def publish(profile: str, runs: list[Run]) -> None:
     for name in new:
         write_atomic(target / name, (source / name).read_bytes())
     for path in target.glob("[0-9][0-9]_*"):
-        if path.name not in kept | new:
+        if path.name[:2] in numbers and path.name not in new:
             path.unlink()
     times = {number: entry for number, entry in made["notebooks"].items() if number in numbers}
     manifest = {"profile": profile, "files": kept | new, "notebooks": shown["notebooks"] | times}

@@ -1,13 +1,17 @@
 from __future__ import annotations
 
+import json
 import shutil
 from pathlib import Path
 
 import pytest
 
 from snnlib.companion import paths
+from snnlib.companion.measure.provenance import code_digest
 from snnlib.companion.report import claims, figures
 from snnlib.companion.runner import run
+from snnlib.companion.runner.series import load_series
+from snnlib.companion.runner.stamps import earlier_code, make_runs, state_of
 
 SAVE = """
 import pandas as pd
@@ -43,8 +47,55 @@ def test_result_is_out_of_date_when_anything_it_left_is_lost(
     assert lost(paths.runs_dir("smoke") / "notebooks" / "10_a.ipynb") == "out of date"
     assert lost(paths.runs_dir("smoke") / "stamps" / "10.json") == "not run"
     assert state() == "up to date"
+    stamp = paths.runs_dir("smoke") / "stamps" / "10.json"
+    whole = stamp.read_text()
+    stamp.write_text(whole[:20])
+    assert state() == "not run", "a damaged stamp counts as none"
+    stamp.write_text(whole)
     before = table.read_bytes()
     table.write_bytes(b"x\n4\n")
     assert state() == "out of date"
     assert run.main(["--profile", "smoke"]) == 0
     assert state() == "up to date" and table.read_bytes() == before
+
+
+def test_every_other_notebook_makes_the_overview_out_of_date(add_notebook) -> None:
+    def fingerprints() -> dict[str, str]:
+        series = load_series(paths.NOTEBOOKS)
+        runs = make_runs(series, "smoke", {number: {"profile": "smoke"} for number in series})
+        return {number: run.fingerprint for number, run in runs.items()}
+
+    for name in ("10_a", "11_b", "99_all"):
+        add_notebook(name)
+    before = fingerprints()
+    add_notebook("10_a", "x = 1")
+    changed = {number for number, fingerprint in fingerprints().items() if fingerprint != before[number]}
+    assert changed == {"10", "99"}
+
+
+def test_list_counts_the_results_that_earlier_code_made(
+    home: Path, add_notebook, capsys: pytest.CaptureFixture[str]
+) -> None:
+    module = "snnlib.energy"
+    made = {
+        "new": {"module": module, "code": code_digest(module)},
+        "old": {"module": module, "code": "0" * 16},
+        "gone": {"module": "snnlib.of_last_year", "code": "0" * 16},
+    }
+    for name, entry in made.items():
+        path = paths.ARTIFACTS / "rows" / f"{name}.json"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps({"made": entry, "sha256": {}}))
+    (paths.ARTIFACTS / "rows" / "torn.json").write_text("{half")
+    add_notebook("10_a")
+    (one,) = make_runs(load_series(paths.NOTEBOOKS), "smoke", {"10": {"profile": "smoke"}}).values()
+    assert earlier_code(one) == (0, 0) and state_of(one) == "not run"
+    noted = figures.used_path("smoke", "10")
+    noted.parent.mkdir(parents=True)
+    names = [*made, "torn", "deleted"]
+    noted.write_text(json.dumps({"results": [f"rows/{name}" for name in names]}))
+    assert earlier_code(one) == (4, 5)
+    assert run.main(["--profile", "smoke", "--list"]) == 0
+    assert "| 4 of 5 results |" in capsys.readouterr().out
+    noted.write_text("{half")
+    assert earlier_code(one) == (0, 0)
