@@ -84,11 +84,6 @@ def _git(*arguments: str) -> str | None:
     return answer.stdout.strip() if answer.returncode == 0 else None
 
 
-def module_exists(name: str) -> bool:
-    """Whether this version of the package has the module."""
-    return _path(name) is not None
-
-
 def _normalised(path: Path) -> str:
     """A module's syntax tree without docstrings, as a digest."""
     tree = ast.parse(path.read_text(encoding="utf-8"), filename=str(path))

@@ -9,13 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from snnlib.companion import paths
-<<<<<<< HEAD
 from snnlib.companion.measure.provenance import code_digest, package_digest
 from snnlib.companion.measure.store import name_of, read_json, read_record
-=======
-from snnlib.companion.measure.provenance import code_digest, module_exists, package_digest
-from snnlib.companion.measure.store import name_of, read_json
->>>>>>> tests2
 from snnlib.companion.report import claims, figures
 from snnlib.companion.runner.series import Notebook
 from snnlib.errors import InputError
@@ -111,7 +106,6 @@ def _files_are_whole(run: Run) -> bool:
 
 def earlier_code(run: Run) -> tuple[int, int]:
     """How many of the stored results that a notebook used other code than today's made, and how many it used."""
-<<<<<<< HEAD
     noted = read_json(figures.used_path(run.profile, run.notebook.number)) or {"results": []}
     records = [read_record(paths.ARTIFACTS / f"{name}.json") for name in noted["results"]]
     changed = [record is None or not _is_made_by_todays_code(record["made"]) for record in records]
@@ -123,13 +117,3 @@ def _is_made_by_todays_code(made: dict[str, Any]) -> bool:
         return made["code"] == code_digest(made["module"])
     except InputError:  # the module has another name today
         return False
-=======
-    noted = read_json(figures.used_path(run.profile, run.notebook.number)) or {}
-    names = noted.get("results", [])
-    return sum(not _is_of_todays_code(paths.ARTIFACTS / f"{name}.json") for name in names), len(names)
-
-
-def _is_of_todays_code(record: Path) -> bool:
-    made = (read_json(record) or {}).get("made")
-    return made is not None and module_exists(made["module"]) and made["code"] == code_digest(made["module"])
->>>>>>> tests2
