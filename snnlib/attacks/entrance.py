@@ -9,6 +9,8 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from functools import partial
+from weakref import WeakSet
 
 import numpy as np
 import torch
@@ -26,12 +28,18 @@ RESET = (
     "reset it at the start of forward: snntorch.utils.reset(self), or "
     "spikingjelly.activation_based.functional.reset_net(self)"
 )
-GENERATORS = (torch.Generator, np.random.Generator, np.random.RandomState, random.Random)
+NOT_REPEATABLE = (
+    "the model answers the same images differently the second time{changed}: a state is left from one call to the "
+    f"next; {RESET}; a model that is random on purpose keeps its generator as an attribute, or is attacked with eot=8"
+)
+_CHECKED: WeakSet[nn.Module] = WeakSet()
+"""Models that somebody has checked who attacks them many times."""
 
 
 def check_model(model: nn.Module) -> None:
-    """Errors: InputError for a parameter or buffer with NaN or infinity, a negative running variance (all named), and
-    for BatchNorm without running statistics, whose answer to one image depends on the others in the batch.
+    """Errors: InputError for a parameter or buffer with NaN or infinity, or that the first call has yet to make, a
+    negative running variance (all named), and for BatchNorm without running statistics, whose answer to one image
+    depends on the others in the batch.
 
     A buffer of 0 and −inf alone is a mask, and allowed.
     """
@@ -42,6 +50,9 @@ def check_model(model: nn.Module) -> None:
                 "depend on the others in its batch; build it with track_running_stats=True"
             )
     parameters = dict(model.named_parameters())
+    for name, value in (*parameters.items(), *model.named_buffers()):
+        if is_lazy(value):
+            raise InputError(f"{name} is made by the model's first call; pass a batch through the model before")
     tensors = {name: value for name, value in (*parameters.items(), *model.named_buffers()) if _has_numbers(value)}
     sound = [_is_sound(name, value).to(next(iter(tensors.values())).device) for name, value in tensors.items()]
     if not sound or torch.stack(sound).all():
@@ -59,7 +70,7 @@ def check_model(model: nn.Module) -> None:
 
 
 def _has_numbers(value: Tensor) -> bool:
-    return not is_lazy(value) and value.layout == torch.strided and (value.is_floating_point() or value.is_complex())
+    return value.layout == torch.strided and (value.is_floating_point() or value.is_complex())
 
 
 def _is_sound(name: str, value: Tensor) -> Tensor:
@@ -72,33 +83,51 @@ def _is_mask(value: Tensor) -> bool:
 
 
 def is_stateless(model: nn.Module) -> bool:
-    """Whether every module is PyTorch's or ours, none of which remembers a call."""
-    return all(type(module).__module__.startswith(("torch.nn.", "snnlib.")) for module in model.modules())
+    """Whether every module is PyTorch's or ours, none of which remembers a call, or `checked_once` has looked."""
+    return model in _CHECKED or all(
+        type(module).__module__.startswith(("torch.nn.", "snnlib.")) for module in model.modules()
+    )
+
+
+@contextmanager
+def checked_once(model: nn.Module, x: Tensor) -> Iterator[None]:
+    """`check_repeatable` for a model that may be random by a source that cannot be seen, as long as nothing that its
+    modules keep changes; attacks inside do not look again. x: images."""
+    changed = None if is_stateless(model) else _changed_between_calls(model, model, x)
+    if changed:
+        raise InputError(NOT_REPEATABLE.format(changed=changed))
+    known = model in _CHECKED
+    _CHECKED.add(model)
+    try:
+        yield
+    finally:
+        if not known:
+            _CHECKED.discard(model)
 
 
 def check_repeatable(model: nn.Module, forward: Callable[[Tensor], Tensor], x: Tensor, randomised: bool) -> None:
     """Pass the first images of the batch `x` twice, with equal random numbers: the logits must be the same.
 
-    forward: from points as `x` to logits. randomised: the caller averages over draws (`eot`), so other logits are fine
-    as long as nothing that a module keeps has changed; the same goes for a model with a generator of its own.
+    forward: from points as `x` to logits. randomised: the caller averages over draws (`eot`), so other logits are fine.
     Errors: InputError with the remedy for snnTorch and SpikingJelly.
     """
+    changed = _changed_between_calls(model, forward, x)
+    if changed is not None and not randomised:
+        raise InputError(NOT_REPEATABLE.format(changed=changed))
+
+
+def _changed_between_calls(model: nn.Module, forward: Callable[[Tensor], Tensor], x: Tensor) -> str | None:
+    """What two passes with equal random numbers say: None for equal logits, else what has changed meanwhile, if any."""
     few = x[:PROBED]
-    with torch.no_grad(), _equal_draws(few.device) as rewind, explained(model, few):
+    with torch.no_grad(), equal_draws(few.device, model) as rewind, explained(model, few):
         first = forward(few)
         kept = {name: value.clone() for name, value in _kept_tensors(model)}
         rewind()
         second = forward(few)
     if not (isinstance(first, Tensor) and isinstance(second, Tensor)) or _same_logits(first, second):
-        return
+        return None
     changed = [name for name, value in _kept_tensors(model) if name in kept and not same_values(value, kept[name])]
-    if not changed and (randomised or _has_generator(model)):
-        return
-    kept_by = f", and {changed[0]} has changed" if changed else ""
-    raise InputError(
-        f"the model answers the same images differently the second time{kept_by}: a state is left from one call to the "
-        f"next; {RESET}; a model that is random on purpose is attacked with eot, such as eot=8"
-    )
+    return f", and {changed[0]} has changed" if changed else ""
 
 
 @contextmanager
@@ -147,36 +176,45 @@ def _kept_tensors(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
 
 
 def _named_tensors(name: str, value: object) -> Iterable[tuple[str, Tensor]]:
-    if _is_tensor(value):
+    if isinstance(value, Tensor):
         yield name, value.detach()
     elif isinstance(value, dict):
         own = name.rpartition(".")[0] if name.endswith(("_buffers", "_memories")) else name
-        yield from ((f"{own}.{key}".lstrip("."), each.detach()) for key, each in value.items() if _is_tensor(each))
+        inside = ((f"{own}.{key}".lstrip("."), each) for key, each in value.items())
+        yield from ((key, each.detach()) for key, each in inside if isinstance(each, Tensor))
     elif isinstance(value, list | tuple):
-        yield from ((f"{name}[{place}]", each.detach()) for place, each in enumerate(value) if _is_tensor(each))
+        yield from ((f"{name}[{place}]", each.detach()) for place, each in enumerate(value) if isinstance(each, Tensor))
 
 
-def _is_tensor(value: object) -> bool:
-    return isinstance(value, Tensor) and not is_lazy(value)
-
-
-def _has_generator(model: nn.Module) -> bool:
-    return any(isinstance(value, GENERATORS) for module in model.modules() for value in vars(module).values())
+def _ways_back(generator: object) -> list[Callable[[], None]]:
+    """How to take a generator back to where it is now; none for anything else."""
+    if isinstance(generator, torch.Generator):
+        return [partial(generator.set_state, generator.get_state())]
+    if isinstance(generator, np.random.Generator):
+        return [partial(setattr, generator.bit_generator, "state", generator.bit_generator.state)]
+    if isinstance(generator, np.random.RandomState):
+        return [partial(generator.set_state, generator.get_state())]
+    if isinstance(generator, random.Random):
+        return [partial(generator.setstate, generator.getstate())]
+    return []
 
 
 @contextmanager
-def _equal_draws(device: torch.device) -> Iterator[Callable[[], None]]:
-    """Yields a function that takes PyTorch's, NumPy's and Python's generators back to where they are now; on leaving
-    they are there too."""
-    there, numpy_there, python_there = torch.get_rng_state(), np.random.get_state(), random.getstate()
-    cuda_there = torch.cuda.get_rng_state(device) if device.type == "cuda" else None
+def equal_draws(device: torch.device, model: nn.Module) -> Iterator[Callable[[], None]]:
+    """Yields a function that takes PyTorch's, NumPy's and Python's generators, and those that the model's modules keep,
+    back to where they are now; on leaving they are there too."""
+    ways = [
+        partial(torch.set_rng_state, torch.get_rng_state()),
+        partial(np.random.set_state, np.random.get_state()),
+        partial(random.setstate, random.getstate()),
+        *(way for module in model.modules() for value in vars(module).values() for way in _ways_back(value)),
+    ]
+    if device.type == "cuda":
+        ways.append(partial(torch.cuda.set_rng_state, torch.cuda.get_rng_state(device), device))
 
     def rewind() -> None:
-        torch.set_rng_state(there)
-        np.random.set_state(numpy_there)
-        random.setstate(python_there)
-        if cuda_there is not None:
-            torch.cuda.set_rng_state(cuda_there, device)
+        for way in ways:
+            way()
 
     try:
         yield rewind

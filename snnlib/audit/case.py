@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import inspect
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -10,9 +11,11 @@ from functools import cached_property
 
 import torch
 from torch import Tensor, nn
+from torch.jit import ScriptModule
 
 from snnlib.attacks.budget import Budget
-from snnlib.attacks.inputs import check_logits, check_logits_shape
+from snnlib.attacks.entrance import explained, same_values
+from snnlib.attacks.inputs import check_count, check_logits, check_logits_shape
 from snnlib.attacks.losses import Context, find_loss
 from snnlib.attacks.prepared import prepared
 from snnlib.attacks.projected_gradient import pgd
@@ -48,6 +51,10 @@ class Effort:
     pictured: int = 20
     eps_factors: tuple[float, ...] = (0.25, 0.5, 1.0, 2.0, 4.0)
 
+    def __post_init__(self) -> None:
+        for name in ("steps", "queries", "restarts", "draws", "eot", "grid", "pictured"):
+            object.__setattr__(self, name, check_count(name, getattr(self, name)))
+
 
 class CouldNotDo(Exception):
     """A check does not apply to this model; the text says why."""
@@ -70,7 +77,8 @@ class Case:
         seed: int,
         batch_size: int,
     ) -> None:
-        self.model, self.images, self.labels, self.budget = model, images, labels.to(images.device), budget
+        self.model, self.images, self.budget = model, images, budget
+        self.labels = labels.to(images.device, torch.int64)
         self.effort, self.seed, self.batch_size = effort, seed, batch_size
         self.fooled: dict[str, Tensor] = {}
         self.lines: dict[str, AttackLine] = {}
@@ -80,7 +88,8 @@ class Case:
     @cached_property
     def logits(self) -> Tensor:
         """[N, classes] of the clean images in eval mode. Errors: InputError for logits that cannot be audited."""
-        logits = self.deployed(self.images)
+        with explained(self.model, self.images):
+            logits = self.deployed(self.images)
         check_logits_shape(logits, len(self.images))
         check_logits(logits, self.labels)
         return logits
@@ -156,6 +165,29 @@ class Case:
         return SUSPICIOUS if count >= SUSPICIOUS_COUNT and self.share(count) >= SUSPICIOUS_SHARE else CLEAN
 
     @cached_property
+    def ends(self) -> tuple[Tensor, Tensor, Tensor]:
+        """Margins [n] of the correct images: clean, at eps along the gradient, and at eps along noise."""
+        x, labels = self.images[self.correct], self.labels[self.correct]
+        uphill, sideways = self.ways
+        points = (x, *((x + self.budget.eps * way).clamp(0, 1) for way in (uphill, sideways)))
+        return tuple(self.margins(point, labels) for point in points)
+
+    @cached_property
+    def ways(self) -> tuple[Tensor, Tensor]:
+        """Directions of length 1 [n, C, H, W] from the correct images: up the margin, and one of noise for all."""
+        x = self.images[self.correct]
+        generator = torch.Generator().manual_seed(self.seed)
+        noise = torch.randn(x.shape[1:], dtype=x.dtype, generator=generator).to(x.device).expand_as(x)
+        return self.budget.steepest(self.slopes["margin"]), self.budget.steepest(noise)
+
+    @property
+    def moving(self) -> Tensor:
+        """[n] bool of the correct images: the margin is another one at either end of the ball. Nothing can hide where
+        the function is constant: at eps 0, or below the level that an encoder sees."""
+        start, along, beside = self.ends
+        return (along != start) | (beside != start)
+
+    @cached_property
     def differentiable(self) -> bool:
         """Whether autograd connects the logits to the images in eval mode, be the gradient all zero."""
         x = self.images[:1].detach().clone().requires_grad_(True)
@@ -225,24 +257,54 @@ def _gradient(values: Tensor, start: Tensor) -> Tensor:
 def _train_neurons(model: nn.Module) -> None:
     kept = (nn.modules.batchnorm._BatchNorm, nn.modules.dropout._DropoutNd)
     for module in model.modules():
-        module.training = not isinstance(module, kept)
+        if not isinstance(module, ScriptModule):  # which does not say what it is
+            module.training = not isinstance(module, kept)
 
 
 @contextmanager
 def unchanged(model: nn.Module) -> Iterator[None]:
-    """On leaving, also by an exception, the model's modes, tensors, `requires_grad` and `.grad` are what they were."""
-    flags = {module: module.training for module in model.modules()}
-    tensors = {name: value.detach().clone() for name, value in model.state_dict().items()}
-    weights = [(weight, weight.requires_grad, weight.grad) for weight in model.parameters()]
+    """On leaving, also by an exception, the model's modes, tensors, `requires_grad` and `.grad` are what they were.
+
+    Buffers come back as the same tensors, also where the model made, replaced or resized some; so does extra state.
+    """
+    flags = {module: module.training for module in model.modules() if hasattr(module, "training")}
+    weights = [(one, one.detach().clone(), one.requires_grad, one.grad) for one in model.parameters()]
+    buffers = {module: _buffers_of(module) for module in model.modules()}
+    extra = {module: copy.deepcopy(module.get_extra_state()) for module in model.modules() if _has_extra_state(module)}
     try:
         yield
     finally:
         for module, training in flags.items():
             module.training = training
         with torch.no_grad():
-            for name, value in model.state_dict().items():
-                if not torch.equal(value, tensors[name]):
-                    value.copy_(tensors[name])
-        for weight, requires_grad, grad in weights:
-            weight.requires_grad_(requires_grad)
-            weight.grad = grad
+            for weight, value, requires_grad, grad in weights:
+                if not same_values(weight, value):
+                    weight.copy_(value)
+                weight.requires_grad_(requires_grad)
+                weight.grad = grad
+            for module, own in buffers.items():
+                _give_back(module, own)
+        for module, state in extra.items():
+            module.set_extra_state(state)
+
+
+def _buffers_of(module: nn.Module) -> dict[str, tuple[Tensor | None, Tensor | None]]:
+    """Each buffer with a copy of its values."""
+    found = module._buffers.items()
+    return {name: (one, None if one is None else one.detach().clone()) for name, one in found}
+
+
+def _give_back(module: nn.Module, own: dict[str, tuple[Tensor | None, Tensor | None]]) -> None:
+    for name in [name for name, _ in module._buffers.items() if name not in own]:
+        delattr(module, name)
+    for name, (buffer, value) in own.items():
+        if isinstance(module, ScriptModule):
+            setattr(module, name, value)
+            continue
+        if buffer is not None and not same_values(buffer, value):
+            buffer.set_(value) if buffer.shape != value.shape else buffer.copy_(value)
+        module._buffers[name] = buffer
+
+
+def _has_extra_state(module: nn.Module) -> bool:
+    return not isinstance(module, ScriptModule) and type(module).get_extra_state is not nn.Module.get_extra_state

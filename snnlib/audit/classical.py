@@ -7,15 +7,14 @@ sample, we state shares and grade them.
 from __future__ import annotations
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
+from snnlib.attacks.entrance import SAME_LOGITS, equal_draws, same_values
 from snnlib.attacks.prepared import prepared
 from snnlib.attacks.square import square
-from snnlib.audit.case import GRADES, Case
+from snnlib.audit.case import GRADES, Case, CouldNotDo
 from snnlib.audit.report import CLEAN, NOTE, SUSPICIOUS, Finding
 
-SAME_LOGITS = 1e-4
-"""Two passes are the same up to this share of the largest logit: rounding on a GPU is far below it."""
 SURE_SHARE = 0.05
 """Share of correct images with a softmax that rounds to one, from which the output range counts."""
 FEWEST_CLASSES = 4
@@ -38,6 +37,33 @@ def randomised_output(case: Case) -> Finding:
         SUSPICIOUS if case.randomised else CLEAN,
         "one draw per step misleads an attack: the attacks here average over draws; or state is not reset between "
         "calls, which makes no admissible classifier",
+    )
+
+
+def batch_mates(case: Case) -> Finding:
+    """Does an image get the same logits whoever shares its batch? Attacks drop samples, and users ask for one at a
+    time."""
+    if case.randomised:
+        raise CouldNotDo("the logits are random: what changes them cannot be told")
+    gaps, changed = [], []
+    for x, before in zip(case.images.split(case.batch_size), case.logits.split(case.batch_size), strict=True):
+        half = len(x) // 2
+        for kept in (slice(half), slice(half, None)):
+            other = 1 - x
+            other[kept] = x[kept]
+            after = case.deployed(other)
+            gaps.append((after - before)[kept].abs().amax(1))
+            changed.append((after.argmax(1) != before.argmax(1))[kept])
+    gap, scale = torch.cat(gaps), case.logits.abs().amax().clamp_min(1e-30)
+    dependent = float((gap > SAME_LOGITS * scale).float().mean())
+    return Finding(
+        "batch_mates",
+        "logits of half a batch while the other half is inverted",
+        {"dependent": dependent, "changed_predictions": float(torch.cat(changed).float().mean())},
+        f"logits differ by more than {SAME_LOGITS:g} of the largest one",
+        SUSPICIOUS if dependent else CLEAN,
+        "samples leave an attack, and so it attacks another function in every batch: normalise and quantise each image "
+        "on its own",
     )
 
 
@@ -94,17 +120,20 @@ def square_beats_white_box(case: Case) -> Finding:
 
 def optimisation_at_test_time(case: Case) -> Finding:
     """Does a forward pass in eval mode change the model's tensors, or take gradients of its own?"""
-    before = {name: value.detach().clone() for name, value in case.model.state_dict().items()}
     used: list[str] = []
     sample = case.images[: case.batch_size]
     with prepared(case.model), torch.inference_mode(False), torch.no_grad(), _watched_graphs(used):
+        # What a pass leaves behind of its batch is the same after two passes of it; what adapts goes on.
+        with equal_draws(sample.device, case.model):
+            case.model(sample)
+        before = {name: value.detach().clone() for name, value in _tensors_of(case.model)}
         case.model(sample)
-    changed = [name for name, value in case.model.state_dict().items() if not _same(value, before[name])]
+    changed = [n for n, value in _tensors_of(case.model) if n not in before or not same_values(value, before[n])]
     return Finding(
         "optimisation_at_test_time",
-        "one forward pass in eval mode, with gradients switched off around it",
+        "two forward passes of the same images in eval mode, with gradients switched off around them",
         {"changed_tensors": len(changed), "gradients_taken": int(bool(used))},
-        "a parameter or buffer changes, or the pass takes a gradient",
+        "a parameter or buffer changes from one to the other, or a pass takes a gradient",
         SUSPICIOUS if changed or used else CLEAN,
         "the defence adapts to the attacked image" + (f"; changed: {', '.join(changed[:3])}" if changed else ""),
     )
@@ -128,8 +157,8 @@ def _are_probabilities(outputs: Tensor) -> bool:
     return inside and bool(((outputs.sum(1) - 1).abs() < 1e-3).all())
 
 
-def _same(one: Tensor, two: Tensor) -> bool:
-    return torch.equal(one, two) or bool((one.isnan() & two.isnan() | (one == two)).all())
+def _tensors_of(model: nn.Module) -> list[tuple[str, Tensor]]:
+    return [*model.named_parameters(), *model.named_buffers()]
 
 
 def _watched_graphs(used: list[str]) -> torch.autograd.graph.saved_tensors_hooks:

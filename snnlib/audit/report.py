@@ -6,8 +6,10 @@ import json
 import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
+from pathlib import Path
 
 from snnlib.errors import InputError
+from snnlib.files import write_atomic
 
 CLEAN, NOTE, SUSPICIOUS, MASKED, NOT_DONE = "no", "note", "suspicious", "masked", "not done"
 OUTCOMES = (CLEAN, NOTE, SUSPICIOUS, MASKED, NOT_DONE)
@@ -71,7 +73,7 @@ class AttackLine:
     backwards: int
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class AuditReport:
     """Everything an audit found out; plain numbers, so that equal audits are equal reports.
 
@@ -136,6 +138,23 @@ class AuditReport:
                 lines.append(f"{'':12}{found.remark}")
         reach = f"{self.forwards:,} forward and {self.backwards:,} backward passes of an image"
         return "\n".join([*lines, "", f"cost: {reach}"])
+
+    __repr__ = __str__
+
+    def save(self, path: str | Path) -> Path:
+        """Write the page (a name that ends in .html, with figures; extra `report`) or the numbers (.json).
+
+        Errors: InputError for another ending, before anything is written.
+        """
+        path = Path(path).expanduser()
+        if path.suffix == ".json":
+            return write_atomic(path, self.to_json())
+        if path.suffix not in (".html", ".htm"):
+            raise InputError(f"report.save got {str(path)!r}; expected a name that ends in .html or .json")
+        # Only here: the page draws figures, which an audit can do without.
+        from snnlib.audit.page import audit_page
+
+        return write_atomic(path, audit_page(self, f"Audit of {self.model}"))
 
     def to_dict(self) -> dict:
         """Plain types only; `from_dict` reads it back."""

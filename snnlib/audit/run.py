@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict
 
 import torch
@@ -9,9 +11,12 @@ from torch import Tensor, nn
 
 from snnlib.attacks.budget import Budget
 from snnlib.attacks.ensemble import MEMBERS
+from snnlib.attacks.entrance import checked_once
 from snnlib.attacks.inputs import check_count, check_inputs
+from snnlib.attacks.prepared import ONE_AT_A_TIME, prepared
 from snnlib.audit.case import Case, CouldNotDo, Effort, unchanged
 from snnlib.audit.classical import (
+    batch_mates,
     class_count,
     optimisation_at_test_time,
     output_range,
@@ -61,6 +66,7 @@ CHECKS: dict[str, Check] = {
     check.__name__: check
     for check in (
         randomised_output,
+        batch_mates,
         class_count,
         output_range,
         optimisation_at_test_time,
@@ -97,20 +103,22 @@ def audit(
 
     images: [N, C, H, W] in [0, 1], on the model's device. labels: [N] class numbers. budget: "linf" or "l2" on images.
     effort: a key of `EFFORTS`, or one of your own. generator: gives the seed of all noise.
-    Any `images -> logits` module will do, of whatever framework, as long as it resets its own state between calls. A
-    check that a model does not allow says so in the report; a model without gradient is a finding, no error.
-    Errors: InputError for inputs that do not fit, and for logits that are not finite.
+    Any `images -> logits` module will do, of whatever framework, as long as it resets its own state between calls;
+    TorchScript too. A check that a model does not allow says so in the report; a model without gradient is a finding,
+    no error.
+    Errors: InputError, before any attack, for inputs that do not fit, for a model that `entrance` refuses (broken
+    tensors, a state that is left from call to call), and for logits that are not finite.
     """
     size = _effort(effort)
     check_inputs(model, images, labels, budget, generator)
-    check_count("batch_size", batch_size)
+    batch_size = check_count("batch_size", batch_size)
     if budget.space != "image" or budget.norm not in ("linf", "l2"):
         raise InputError(
             f"budget is {budget}; expected 'linf' or 'l2' on images: the code is attacked in one of the checks"
         )
     seed = 0 if generator is None else generator.initial_seed()
     cuda = [images.device] if images.device.type == "cuda" else []
-    with unchanged(model), torch.random.fork_rng(devices=cuda):
+    with ONE_AT_A_TIME, unchanged(model), torch.random.fork_rng(devices=cuda), _checked(model, images):
         torch.manual_seed(seed)
         case = Case(model, images, labels, budget, size, seed, batch_size)
         _ = case.logits  # refuses what cannot be audited before any check runs
@@ -132,6 +140,14 @@ def audit(
         )
 
 
+@contextmanager
+def _checked(model: nn.Module, images: Tensor) -> Iterator[None]:
+    with ExitStack() as on_exit:
+        with prepared(model):
+            on_exit.enter_context(checked_once(model, images))
+        yield
+
+
 def _effort(effort: str | Effort) -> Effort:
     if isinstance(effort, Effort):
         return effort
@@ -151,7 +167,9 @@ def _outcome(check: Check, case: Case) -> Finding:
 
 def _name_of(model: nn.Module) -> str:
     config = getattr(model, "config", None)
-    return str(config["name"]) if isinstance(config, dict) and "name" in config else type(model).__name__
+    if isinstance(config, dict) and "name" in config:
+        return str(config["name"])
+    return getattr(model, "original_name", None) or type(model).__name__  # TorchScript's
 
 
 def _plain(values: dict) -> dict:

@@ -191,29 +191,29 @@ def loss_surface(case: Case) -> Finding:
     x, labels = case.images[case.correct], case.labels[case.correct]
     if not len(x):
         raise CouldNotDo("no image is classified correctly")
-    uphill = case.budget.steepest(case.slopes["margin"])
-    generator = torch.Generator().manual_seed(case.seed)
-    noise = torch.randn(x.shape[1:], dtype=x.dtype, generator=generator).to(x.device).expand_as(x)
-    sideways = case.budget.steepest(noise)
-    eps, start = case.budget.eps, case.margins(x, labels)
-    along, beside = (case.margins((x + eps * way).clamp(0, 1), labels) for way in (uphill, sideways))
-    tiny = case.margins((x + 0.01 * eps * uphill).clamp(0, 1), labels)
-    higher = float((along > beside).double().mean() + 0.5 * (along == beside).double().mean())
+    start, along, beside = case.ends
+    uphill, sideways = case.ways
+    tiny = case.margins((x + 0.01 * case.budget.eps * uphill).clamp(0, 1), labels)
     case.curves["surface"] = _surface(case, x, labels, uphill, sideways)
+    moving = case.moving
+    if not moving.any():
+        raise CouldNotDo("the margin is the same all over this ball, and nothing can hide there; choose a larger eps")
+    higher = float((along > beside)[moving].double().mean() + 0.5 * (along == beside)[moving].double().mean())
     outcome = MASKED if higher < UPHILL_MASKED else SUSPICIOUS if higher < UPHILL_SUSPICIOUS else CLEAN
-    if len(x) < FEWEST_CORRECT and outcome != CLEAN:
+    if int(moving.sum()) < FEWEST_CORRECT and outcome != CLEAN:
         outcome = NOTE
     return Finding(
         "loss_surface",
         "margin at eps along the gradient and along noise, mean over the correct images",
         {
             "higher_than_noise": higher,
+            "moving": float(moving.double().mean()),
             "rise_along_gradient": float((along - start).mean()),
             "rise_along_noise": float((beside - start).mean()),
             "unchanged_at_eps_100": float((tiny == start).double().mean()),
         },
-        f"higher along the gradient on fewer than {UPHILL_SUSPICIOUS:.0%} of the images (suspicious), "
-        f"{UPHILL_MASKED:.0%} (masked), given {FEWEST_CORRECT} of them",
+        f"higher along the gradient on fewer than {UPHILL_SUSPICIOUS:.0%} of the images whose margin moves at all "
+        f"(suspicious), {UPHILL_MASKED:.0%} (masked), given {FEWEST_CORRECT} of them",
         outcome,
         "the gradient does not tell where the loss grows",
     )
@@ -229,7 +229,8 @@ def image_against_encoded(case: Case) -> Finding:
     on_code = case.pgd("PGD on the code", budget=Budget(case.budget.eps, space="encoded"))
     left_image, left_code = (1 - case.share(int(found.sum())) for found in (on_image, on_code))
     exact = "exact" in getattr(case.model.encoder, "gradients", ())
-    hidden = case.grade(int(on_code.sum()) - int(on_image.sum()))
+    seen = case.correct[case.moving]
+    hidden = case.grade(int(on_code[seen].sum()) - int(on_image[seen].sum()))
     higher = NOTE if case.grade(int(on_image.sum()) - int(on_code.sum())) != CLEAN else CLEAN
     return Finding(
         "image_against_encoded",

@@ -80,8 +80,8 @@ def test_only_a_buffer_may_hold_minus_infinity_and_only_as_a_mask():
     model.mask[0] = 0.5
     with pytest.raises(InputError, match="mask holds NaN or infinity in 1 of 2"):
         check_model(model)
-    lazy = nn.Sequential(nn.Flatten(), nn.LazyLinear(4))
-    check_model(lazy)
+    with pytest.raises(InputError, match="1.weight is made by the model's first call"):
+        check_model(nn.Sequential(nn.Flatten(), nn.LazyLinear(4)))
 
 
 class Stateful(nn.Module):
@@ -168,22 +168,28 @@ def test_networks_of_other_frameworks_are_refused_without_their_reset_and_attack
 
 
 class OwnNoise(nn.Module):
-    """Random by a generator that it keeps, by one that the process keeps, or by a source that cannot be seen."""
+    """Random by a generator that it keeps, by one of the process, or by a source that cannot be seen."""
 
     def __init__(self, kind):
         super().__init__()
         self.linear, self.kind, self.passes = nn.Linear(36, 4), kind, 0
-        if kind == "own":
-            self.source = np.random.default_rng(0)
+        own = {"numpy's own": np.random.default_rng, "Python's own": random.Random, "old": np.random.RandomState}
+        self.source = own[kind](0) if kind in own else torch.Generator().manual_seed(0)
         self.hidden_source = iter(range(1, 10**6))
 
     def forward(self, x):
         self.passes += 1
-        draw = {"own": lambda: self.source.random(), "numpy": np.random.rand, "python": random.random}
-        return self.linear(x.flatten(1)) + draw.get(self.kind, lambda: next(self.hidden_source))()
+        draws = {
+            "numpy": np.random.rand,
+            "python": random.random,
+            "torch's own": lambda: torch.rand((), generator=self.source),
+            "hidden": lambda: next(self.hidden_source),
+        }
+        self.scratch = self.linear(x.flatten(1)) + draws.get(self.kind, getattr(self.source, "random", None))()
+        return self.scratch
 
 
-@pytest.mark.parametrize("kind", ["own", "numpy", "python"])
+@pytest.mark.parametrize("kind", ["numpy", "python", "torch's own", "numpy's own", "Python's own", "old"])
 def test_a_model_that_is_random_by_a_known_source_is_attacked_and_the_processs_draws_are_left_alone(kind):
     np.random.seed(3), random.seed(3)
     model = OwnNoise(kind)
@@ -196,7 +202,7 @@ def test_a_model_that_is_random_by_a_known_source_is_attacked_and_the_processs_d
 
 
 def test_another_random_model_has_to_be_declared_by_eot():
-    with pytest.raises(InputError, match="random on purpose is attacked with eot"):
+    with pytest.raises(InputError, match="random on purpose keeps its generator as an attribute"):
         pgd(OwnNoise("hidden"), *batch(), BUDGET)
     assert len(pgd(OwnNoise("hidden"), *batch(), BUDGET, steps=2, eot=2)) == 6
 

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from snnlib.attacks import Budget
 from snnlib.audit import Effort, audit
 from snnlib.audit.foreign import exchanged_surrogates, foreign_neurons
+from snnlib.errors import InputError
 from snnlib.neurons import surrogates
 
 MEMBERS = ("piecewise_linear(width=1)", "exponential(height=0.3, rate=2)")
@@ -141,14 +142,33 @@ def test_a_needle_as_surrogate_is_found_in_foreign_models(make):
     assert report.verdict == "masked" and report.robust < report.own_robust
 
 
-def test_a_model_that_keeps_its_state_between_calls_is_told_so():
-    class Forgetful(SnnTorchNet):
-        calls = 0
+@each_net
+def test_a_network_that_nobody_resets_is_refused_with_the_remedies_before_any_attack(make, monkeypatch):
+    model = make()
+    images, labels = _answered(model)
+    if make is SpikingJellyNet:
+        monkeypatch.setattr(model.functional, "reset_net", lambda net: None)
+    else:
+        monkeypatch.setattr(model, "neuron", pytest.importorskip("snntorch").Leaky(beta=0.8, init_hidden=True))
+        monkeypatch.setattr(SnnTorchNet, "forward", lambda net, x: net.second(net.neuron(3 * net.first(x.flatten(1)))))
+    with pytest.raises(InputError, match="differently the second time, and neuron.(mem|v) has changed") as e:
+        audit(model, images, labels, Budget(0.05), effort=SMALL)
+    assert "snntorch.utils.reset(self)" in str(e.value) and "functional.reset_net(self)" in str(e.value)
+
+
+def test_a_model_that_is_random_by_a_hidden_source_is_flagged_and_attacked_over_draws():
+    class Hidden(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.first, self.calls = nn.Linear(36, 4), 0
 
         def forward(self, x: Tensor) -> Tensor:
             self.calls += 1
-            return super().forward(x + 0.1 * (self.calls % 2))
+            return self.first(x.flatten(1) + 0.1 * (self.calls % 2))
 
-    model = Forgetful()
-    found = audit(model, *_answered(model), Budget(0.05), effort=SMALL).finding("randomised_output")
+    model = Hidden()
+    report = audit(model, *_answered(model), Budget(0.05), effort=SMALL)
+    found = report.finding("randomised_output")
     assert found.outcome == "suspicious" and "reset" in found.remark
+    assert report.finding("square_beats_white_box").outcome != "not done"
+    assert report.finding("batch_mates").outcome == "not done"

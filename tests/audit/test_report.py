@@ -94,3 +94,18 @@ def test_an_unknown_outcome_or_check_is_refused():
     with pytest.raises(InputError, match="check is 'other'"):
         _report().finding("other")
     assert _report().finding("class_count").name == "class_count"
+
+
+def test_a_report_is_saved_by_the_ending_of_its_name(tmp_path):
+    report = _report()
+    assert AuditReport.from_json(report.save(tmp_path / "new" / "report.json").read_text()) == report
+    page = report.save(str(tmp_path / "report.html")).read_text()
+    assert page.startswith("<!DOCTYPE html>") and "Audit of Net" in page
+    for name in ("report.pdf", "report"):
+        with pytest.raises(InputError, match="expected a name that ends in .html or .json"):
+            report.save(tmp_path / name)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["new", "report.html"]
+
+
+def test_a_report_shows_itself_as_its_text():
+    assert repr(_report()) == str(_report()) and "Audit of Net" in repr(_report())
