@@ -112,7 +112,8 @@ def fitted(
 ) -> TrainedNetwork:
     """Train `model` from the weights that it has, or take it from the artifacts. origin: what made those weights."""
     artifact, device = network_artifact(model, recipe, splits.name, profile, origin), default_device()
-    history = None if artifact.is_whole() else from_released(artifact.name, model)
+    # Of a profile that is not rounded, what is released is not quite what its figures were made with.
+    history = from_released(artifact.name, model) if profile.rounded and not artifact.is_whole() else None
     if history is None:
         started = time.monotonic()
         history = fit(model, splits, recipe, directory=artifact.path(""), device=device, time_limit=seconds_left())
