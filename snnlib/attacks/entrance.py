@@ -105,6 +105,11 @@ def checked_once(model: nn.Module, x: Tensor) -> Iterator[None]:
             _CHECKED.discard(model)
 
 
+def is_repeatable(model: nn.Module, x: Tensor) -> bool:
+    """Whether equal random numbers give equal logits of the first images of `x`: all randomness has a known source."""
+    return _changed_between_calls(model, model, x) is None
+
+
 def check_repeatable(model: nn.Module, forward: Callable[[Tensor], Tensor], x: Tensor, randomised: bool) -> None:
     """Pass the first images of the batch `x` twice, with equal random numbers: the logits must be the same.
 

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import sys
-from numbers import Integral, Real
+from numbers import Real
 
 import torch
 from torch import Tensor, nn
 
+from snnlib import checks
 from snnlib.attacks.budget import Budget
 from snnlib.attacks.entrance import check_model
 from snnlib.errors import InputError
@@ -103,10 +104,8 @@ def check_logits(logits: Tensor, labels: Tensor, loss: str = "ce", fewest_classe
 
 
 def check_count(name: str, value: int) -> int:
-    """`value` as a Python int. Errors: InputError unless it is a whole number of 1 or more, NumPy's included."""
-    if isinstance(value, bool) or not isinstance(value, Integral) or value < 1:
-        raise InputError(f"{name} is {value!r}; expected a whole number of 1 or more")
-    return int(value)
+    """`value` as a Python int. Errors: InputError unless it is a whole number of at least 1."""
+    return checks.whole(name, value)
 
 
 def check_length(
@@ -120,8 +119,7 @@ def check_length(
 
 def check_flag(name: str, value: bool) -> None:
     """Errors: InputError unless `value` is True or False."""
-    if not isinstance(value, bool):
-        raise InputError(f"{name} is {value!r}; expected True or False")
+    checks.flag(name, value)
 
 
 def check_restarts(restarts: int, batch_norm: str, early_stop: bool = True) -> int:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import copy
 import inspect
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+import math
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from functools import cached_property
 
@@ -14,7 +14,8 @@ from torch import Tensor, nn
 from torch.jit import ScriptModule
 
 from snnlib.attacks.budget import Budget
-from snnlib.attacks.entrance import explained, same_values
+from snnlib.attacks.ensemble import member_generator
+from snnlib.attacks.entrance import explained
 from snnlib.attacks.inputs import check_count, check_logits, check_logits_shape
 from snnlib.attacks.losses import Context, find_loss
 from snnlib.attacks.prepared import prepared
@@ -128,17 +129,18 @@ class Case:
         on: Tensor | None = None,
         budget: Budget | None = None,
         around: AbstractContextManager | None = None,
+        seed: int = 0,
         **options,
     ) -> Tensor:
         """[N] bool: whom `attack` fooled among the images `on` (all correct ones). Run once per label.
 
         around: a context that the attack runs in. A budget other than the audit's keeps the attack out of the worst
-        case. Errors: InputError where the model does not allow this attack.
+        case. seed: number of the run, for other starts. Errors: InputError where the model does not allow this attack.
         """
         if label not in self.fooled:
             indices = self.correct if on is None else on
             with around or nullcontext():
-                self._book(label, attack, indices, budget or self.budget, options)
+                self._book(label, attack, indices, budget or self.budget, seed, options)
         return self.fooled[label]
 
     def nobody(self, label: str) -> Tensor:
@@ -157,6 +159,24 @@ class Case:
     def share(self, count: float) -> float:
         """`count` as a share of the correct images."""
         return count / max(len(self.correct), 1)
+
+    def again(self, label: str, runs: int) -> Tensor:
+        """[N] bool: whom `runs` further runs of PGD from other starts fool of those that `label` left."""
+        tried = [label]
+        for number in range(1, runs + 1):
+            self.pgd(f"{label}, run {number} more", on=self.left_by(*tried), seed=number)
+            tried.append(f"{label}, run {number} more")
+        return torch.stack([self.fooled[each] for each in tried[1:]]).any(0)
+
+    def grade_gain(self, theirs: Tensor, control: Tensor) -> tuple[int, str]:
+        """How many more correct images are in `theirs` than in `control`, [N] bool, and what that says.
+
+        The two see the same images, so only those on which they differ tell: nothing, where the 95 % interval (Wilson)
+        of their share in favour of `theirs` holds one half; else `grade` of the difference.
+        """
+        gained, lost = self.beyond(theirs, control), self.beyond(control, theirs)
+        clear = wilson_lower(gained, gained + lost) > 0.5
+        return gained - lost, self.grade(gained - lost) if clear else CLEAN
 
     def grade(self, count: int) -> str:
         """What it says that `count` correct images were missed: see `MASKED_SHARE` and `SUSPICIOUS_SHARE`."""
@@ -216,11 +236,14 @@ class Case:
                     slopes.append(_gradient(values, start))
         return {loss: torch.cat(slopes) if slopes else x for loss, slopes in parts.items()}
 
-    def _book(self, label: str, attack: Callable, indices: Tensor, budget: Budget, options: dict) -> None:
+    def _book(
+        self, label: str, attack: Callable, indices: Tensor, budget: Budget, seed: int, options: dict
+    ) -> None:
         known = inspect.signature(attack).parameters
         if self.randomised and "eot" in known:
             options = {"eot": self.effort.eot, **options}
         generator = torch.Generator().manual_seed(self.seed)
+        generator = member_generator(generator, seed) if seed else generator
         results = [
             attack(self.model, self.images[part], self.labels[part], budget, generator=generator, **options)
             for part in indices.split(self.batch_size)
@@ -246,6 +269,15 @@ class Case:
         return replace(self.budget, eps=eps)
 
 
+def wilson_lower(hits: int, count: int, z: float = 1.96) -> float:
+    """Lower end of the 95 % interval of a share. **Source:** Wilson 1927."""
+    if count == 0:
+        return 0.0
+    share = hits / count
+    spread = z * math.sqrt(share * (1 - share) / count + z**2 / (4 * count**2))
+    return (share + z**2 / (2 * count) - spread) / (1 + z**2 / count)
+
+
 def _gradient(values: Tensor, start: Tensor) -> Tensor:
     """Gradient of the summed `values`; zero where they do not depend on `start`."""
     slope = None
@@ -259,52 +291,3 @@ def _train_neurons(model: nn.Module) -> None:
     for module in model.modules():
         if not isinstance(module, ScriptModule):  # which does not say what it is
             module.training = not isinstance(module, kept)
-
-
-@contextmanager
-def unchanged(model: nn.Module) -> Iterator[None]:
-    """On leaving, also by an exception, the model's modes, tensors, `requires_grad` and `.grad` are what they were.
-
-    Buffers come back as the same tensors, also where the model made, replaced or resized some; so does extra state.
-    """
-    flags = {module: module.training for module in model.modules() if hasattr(module, "training")}
-    weights = [(one, one.detach().clone(), one.requires_grad, one.grad) for one in model.parameters()]
-    buffers = {module: _buffers_of(module) for module in model.modules()}
-    extra = {module: copy.deepcopy(module.get_extra_state()) for module in model.modules() if _has_extra_state(module)}
-    try:
-        yield
-    finally:
-        for module, training in flags.items():
-            module.training = training
-        with torch.no_grad():
-            for weight, value, requires_grad, grad in weights:
-                if not same_values(weight, value):
-                    weight.copy_(value)
-                weight.requires_grad_(requires_grad)
-                weight.grad = grad
-            for module, own in buffers.items():
-                _give_back(module, own)
-        for module, state in extra.items():
-            module.set_extra_state(state)
-
-
-def _buffers_of(module: nn.Module) -> dict[str, tuple[Tensor | None, Tensor | None]]:
-    """Each buffer with a copy of its values."""
-    found = module._buffers.items()
-    return {name: (one, None if one is None else one.detach().clone()) for name, one in found}
-
-
-def _give_back(module: nn.Module, own: dict[str, tuple[Tensor | None, Tensor | None]]) -> None:
-    for name in [name for name, _ in module._buffers.items() if name not in own]:
-        delattr(module, name)
-    for name, (buffer, value) in own.items():
-        if isinstance(module, ScriptModule):
-            setattr(module, name, value)
-            continue
-        if buffer is not None and not same_values(buffer, value):
-            buffer.set_(value) if buffer.shape != value.shape else buffer.copy_(value)
-        module._buffers[name] = buffer
-
-
-def _has_extra_state(module: nn.Module) -> bool:
-    return not isinstance(module, ScriptModule) and type(module).get_extra_state is not nn.Module.get_extra_state

@@ -9,7 +9,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from snnlib.attacks.entrance import SAME_LOGITS, equal_draws, same_values
+from snnlib.attacks.entrance import SAME_LOGITS, equal_draws, is_repeatable, same_values
 from snnlib.attacks.prepared import prepared
 from snnlib.attacks.square import square
 from snnlib.audit.case import GRADES, Case, CouldNotDo
@@ -29,20 +29,24 @@ def randomised_output(case: Case) -> Finding:
     for other in again:
         changed |= other.argmax(1) != first.argmax(1)
     case.randomised = largest > SAME_LOGITS
+    with prepared(case.model):
+        known = not case.randomised or is_repeatable(case.model, case.images)
     return Finding(
         "randomised_output",
         f"{case.effort.draws} forward passes of the same images in eval mode",
         {"largest_difference": largest, "changed_predictions": float(changed.float().mean())},
-        f"logits differ by more than {SAME_LOGITS:g} of the largest one",
-        SUSPICIOUS if case.randomised else CLEAN,
-        "one draw per step misleads an attack: the attacks here average over draws; or state is not reset between "
-        "calls, which makes no admissible classifier",
+        f"logits differ by more than {SAME_LOGITS:g} of the largest one (note), also from equal random numbers "
+        "(suspicious)",
+        CLEAN if not case.randomised else NOTE if known else SUSPICIOUS,
+        "one draw per step misleads an attack: the attacks here average over draws"
+        if known
+        else "the source of the differences is unknown: if state is not reset between calls, this is no admissible "
+        "classifier; reset it, or keep the random generator as an attribute",
     )
 
 
 def batch_mates(case: Case) -> Finding:
-    """Does an image get the same logits whoever shares its batch? Attacks drop samples, and users ask for one at a
-    time."""
+    """Does an image get the same logits whoever shares its batch?"""
     if case.randomised:
         raise CouldNotDo("the logits are random: what changes them cannot be told")
     gaps, changed = [], []

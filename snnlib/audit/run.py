@@ -14,7 +14,7 @@ from snnlib.attacks.ensemble import MEMBERS
 from snnlib.attacks.entrance import checked_once
 from snnlib.attacks.inputs import check_count, check_inputs
 from snnlib.attacks.prepared import ONE_AT_A_TIME, prepared
-from snnlib.audit.case import Case, CouldNotDo, Effort, unchanged
+from snnlib.audit.case import Case, CouldNotDo, Effort
 from snnlib.audit.classical import (
     batch_mates,
     class_count,
@@ -24,24 +24,29 @@ from snnlib.audit.classical import (
     square_beats_white_box,
     zero_gradients,
 )
-from snnlib.audit.report import NOT_DONE, AuditReport, Finding
-from snnlib.audit.spiking import (
+from snnlib.audit.gains import (
     OWN,
-    Check,
     backward_rule_gain,
-    batch_norm_mode,
+    draws_gain,
     encoder_gradient_gain,
     ensemble_gain,
+    loss_gain,
+    pool_gradient_gain,
+)
+from snnlib.audit.report import NOT_DONE, AuditReport, Finding
+from snnlib.audit.spiking import (
+    Check,
+    batch_norm_mode,
     gradient_in_eval,
     image_against_encoded,
-    loss_gain,
     loss_surface,
     many_steps_against_one,
     noise_against_fgsm,
-    pool_gradient_gain,
+    noise_against_pgd,
     samples_without_gradient,
     unbounded_eps,
 )
+from snnlib.audit.unchanged import unchanged
 from snnlib.errors import InputError
 from snnlib.progress import progress
 
@@ -75,8 +80,10 @@ CHECKS: dict[str, Check] = {
         samples_without_gradient,
         noise_against_fgsm,
         many_steps_against_one,
+        noise_against_pgd,
         unbounded_eps,
         loss_surface,
+        draws_gain,
         loss_gain,
         ensemble_gain,
         backward_rule_gain,

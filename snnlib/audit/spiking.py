@@ -6,27 +6,17 @@ import math
 from collections.abc import Callable
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from snnlib.attacks.apgd import apgd
 from snnlib.attacks.budget import Budget
-from snnlib.attacks.gradients import SpikeGradient, parse_gradient
-from snnlib.attacks.gradients.base import BackpropagationThroughTime
 from snnlib.attacks.noise import random_noise
-from snnlib.attacks.projected_gradient import pgd
-from snnlib.attacks.same_function import POOL_GRADIENTS, dense_pool_gradient
 from snnlib.attacks.single_step import fgsm
 from snnlib.audit.case import GRADES, Case, CouldNotDo
-from snnlib.audit.foreign import exchanged_surrogates, foreign_neurons
 from snnlib.audit.report import CLEAN, FEWEST_CORRECT, MASKED, NOTE, SUSPICIOUS, Finding
-from snnlib.encoding import Encoder, encoder_gradient
-from snnlib.neurons import neurons_of
 
-BACKWARD_RULES = ("backward_through_rate", "adaptive_sharpness", "rate_gradient", "hart", "potential_dependent")
 UPHILL_MASKED, UPHILL_SUSPICIOUS = 0.6, 0.8
 """Share of images whose loss rises more along the gradient than along noise of the same size; blindness gives ½."""
-OWN = "own gradient"
 CODE_REMARKS = {
     "weaker": "robustness on the code says nothing about images",
     "stronger, exact": "the code has a budget of its own at every time step",
@@ -66,77 +56,6 @@ def samples_without_gradient(case: Case) -> Finding:
     )
 
 
-def loss_gain(case: Case) -> Finding:
-    """Do losses that no softmax can flatten find what cross-entropy missed?"""
-    runs = {"PGD, margin": {"loss": "margin"}}
-    if case.logits.shape[1] > 2:
-        runs["APGD-DLR"] = {"attack": apgd, "loss": "dlr"}
-    return _gain(
-        case,
-        "loss_gain",
-        "PGD on the margin and APGD-DLR, on what cross-entropy left",
-        runs,
-        "the softmax hides the way: report the worst case over these losses",
-    )
-
-
-def ensemble_gain(case: Case) -> Finding:
-    """Do other surrogates find what as many runs by the training surrogate missed?"""
-    members = {name: parse_gradient(name) for name in case.effort.members}
-    if not neurons_of(case.model):
-        members = {name: each for name, each in members.items() if isinstance(each, BackpropagationThroughTime)}
-    return _gain(
-        case,
-        "ensemble_gain",
-        f"PGD by {len(members)} gradients, on what {case.effort.restarts} runs by its own left",
-        {f"PGD, {name}": _by(case, gradient) for name, gradient in members.items()},
-        "the training surrogate hides what others see: attack with the ensemble",
-    )
-
-
-def backward_rule_gain(case: Case) -> Finding:
-    """Do other backward rules (BPTR, ASSG, RGA, HART, PDSG) find what the training surrogate missed?"""
-    if not neurons_of(case.model):
-        raise CouldNotDo("these rules stand in for the forward of snnlib's neurons, and the model has none")
-    return _gain(
-        case,
-        "backward_rule_gain",
-        "PGD by BPTR, ASSG, RGA, HART and PDSG, on what its own surrogate left",
-        {f"PGD, {name}": _by(case, parse_gradient(name)) for name in BACKWARD_RULES},
-        "backpropagation through time hides what these see: attack with them too",
-    )
-
-
-def pool_gradient_gain(case: Case) -> Finding:
-    """Does a dense gradient of the max pools, at the same maxima, find what the sparse one missed?"""
-    if not any(isinstance(module, nn.MaxPool2d) for module in case.model.modules()):
-        raise CouldNotDo("no nn.MaxPool2d layer in the model")
-    return _gain(
-        case,
-        "pool_gradient_gain",
-        "PGD with the max pool's gradient spread over its window, on what the sparse one left",
-        {f"PGD, pool {kind}": {"around": dense_pool_gradient(case.model, kind)} for kind in POOL_GRADIENTS},
-        "the max pool hides pixels from the attacker, not from the network",
-    )
-
-
-def encoder_gradient_gain(case: Case) -> Finding:
-    """Do the encoder's other declared gradients find what its own one missed?"""
-    encoders = [module for module in case.model.modules() if isinstance(module, Encoder)]
-    if not encoders:
-        raise CouldNotDo("no snnlib encoder in the model")
-    others = [name for name in encoders[0].gradients if name not in (encoders[0].gradient, "none")]
-    if not others:
-        raise CouldNotDo(f"{type(encoders[0]).__name__} declares one gradient, {encoders[0].gradient!r}")
-    return _gain(
-        case,
-        "encoder_gradient_gain",
-        f"PGD with the encoder's gradient {' and '.join(others)}, on what {encoders[0].gradient!r} left",
-        {f"PGD, encoder {name}": {"around": encoder_gradient(case.model, name)} for name in others},
-        "the encoder hides the image from the attacker: attack through every stand-in",
-    )
-
-
 def many_steps_against_one(case: Case) -> Finding:
     """Is one step stronger than many from a random start?"""
     single, many = case.run("FGSM", fgsm), case.pgd("PGD")
@@ -162,6 +81,21 @@ def noise_against_fgsm(case: Case) -> Finding:
         f"lead of noise; {GRADES}",
         case.grade(lead),
         "the gradient points nowhere",
+    )
+
+
+def noise_against_pgd(case: Case) -> Finding:
+    """Is uniform noise, tried at as many points as PGD visits, stronger than PGD?"""
+    draws = case.effort.steps + 1
+    noise, many = case.run(f"noise, {draws} draws", random_noise, draws=draws), case.pgd("PGD")
+    lead, outcome = case.grade_gain(noise, many)
+    return Finding(
+        "noise_against_pgd",
+        f"images fooled by the best of {draws} draws of noise and by PGD with {case.effort.steps} steps",
+        {"noise": int(noise.sum()), "pgd": int(many.sum()), "only_noise": case.beyond(noise, many)},
+        f"lead of noise, where its 95 % interval excludes none; {GRADES}",
+        outcome,
+        "following the gradient is worse than guessing",
     )
 
 
@@ -246,8 +180,10 @@ def batch_norm_mode(case: Case) -> Finding:
     """BatchNorm in train mode while attacking, as some codes do, against the deployed network."""
     if not any(isinstance(module, _BatchNorm) for module in case.model.modules()):
         raise CouldNotDo("the model has no BatchNorm")
-    in_eval, in_train = case.pgd("PGD"), case.pgd("PGD, BatchNorm in train", batch_norm="train")
-    beyond = case.beyond(in_train, in_eval)
+    # What other attacks in eval mode find too is hidden by something else.
+    in_eval, standing = case.pgd("PGD"), case.standing
+    in_train = case.pgd("PGD, BatchNorm in train", batch_norm="train")
+    beyond = int(in_train[standing].sum())
     overstated = int(in_eval.sum()) - int(in_train.sum())
     outcome = case.grade(beyond)
     if outcome == CLEAN and case.grade(overstated) != CLEAN:
@@ -256,47 +192,12 @@ def batch_norm_mode(case: Case) -> Finding:
         "batch_norm_mode",
         "images fooled by PGD with BatchNorm in eval and in train mode, both scored in eval",
         {"eval": int(in_eval.sum()), "train": int(in_train.sum()), "only_train": beyond},
-        f"samples found beyond eval mode; {GRADES}; fewer is a note",
+        f"samples found in train mode beyond every attack in eval mode; {GRADES}; fewer than PGD in eval is a note",
         outcome,
         "an attack with batch statistics differentiates another function: attack in eval mode"
         if outcome == NOTE
         else "running statistics hide what batch statistics show",
     )
-
-
-def own_gradient(case: Case) -> Tensor:
-    """[N] bool: fooled by PGD with the model's own gradient, in as many runs as the ensemble has members."""
-    if not case.differentiable:
-        return case.nobody(OWN)
-    return case.pgd(OWN, restarts=case.effort.restarts)
-
-
-def _gain(case: Case, name: str, measured: str, runs: dict[str, dict], remark: str) -> Finding:
-    """What these runs find beyond the model's own gradient, each on what the earlier ones left.
-
-    runs: label -> options of `Case.run`; the attack is PGD unless given.
-    """
-    base = own_gradient(case)
-    tried, found = [OWN], torch.zeros_like(base)
-    for label, options in runs.items():
-        found |= case.run(label, **{"attack": pgd, "steps": case.effort.steps, "on": case.left_by(*tried), **options})
-        tried.append(label)
-    beyond = case.beyond(found, base)
-    numbers = {"left_by_own_gradient": len(case.left_by(OWN)), "found": beyond, "share": case.share(beyond)}
-    return Finding(name, measured, numbers, f"samples found beyond it; {GRADES}", case.grade(beyond), remark)
-
-
-def _by(case: Case, gradient: SpikeGradient) -> dict:
-    """Options by which this model is attacked with another gradient; with foreign neurons a surrogate's."""
-    if neurons_of(case.model):
-        return {"gradient": gradient}
-    if not foreign_neurons(case.model):
-        raise CouldNotDo("no neuron of snnlib, snnTorch or SpikingJelly whose surrogate could be exchanged")
-    with exchanged_surrogates(case.model, gradient.surrogate):
-        same = torch.equal(case.deployed(case.images[: case.batch_size]), case.logits[: case.batch_size])
-    if not same:
-        raise CouldNotDo("with another surrogate the neurons fire otherwise: this would be another function")
-    return {"around": exchanged_surrogates(case.model, gradient.surrogate)}
 
 
 def _surface(case: Case, x: Tensor, labels: Tensor, uphill: Tensor, sideways: Tensor) -> list[dict[str, float]]:

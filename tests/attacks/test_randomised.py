@@ -172,5 +172,5 @@ def test_draws_change_from_pass_to_pass_and_with_the_seed():
 
 @pytest.mark.parametrize("eot", [0, -1, 1.5, True, "3"])
 def test_attack_refuses_in_one_line_when_eot_is_no_count(eot, toys):
-    with pytest.raises(InputError, match=f"eot is {eot!r}; expected a whole number of 1 or more"):
+    with pytest.raises(InputError, match=f"eot is {eot!r}; expected a whole number of at least 1"):
         pgd(toys.wavy(), torch.rand(2, 2, 4, 4), torch.tensor([0, 1]), Budget(0.1), eot=eot)

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from snnlib.attacks import Budget
 from snnlib.audit import AuditReport, Effort, audit
-from snnlib.audit.case import unchanged
+from snnlib.audit.unchanged import unchanged
 from snnlib.encoding import build_encoder
 from snnlib.errors import InputError
 from snnlib.models import Model

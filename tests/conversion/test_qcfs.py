@@ -123,7 +123,7 @@ def test_deep_network_approaches_its_ann_when_time_grows(make_ann):
 
 def test_misuse_is_refused(make_ann):
     for levels in (0, -1, 2.5, True):
-        with pytest.raises(InputError, match="levels is .*; expected a whole number of 1 or more"):
+        with pytest.raises(InputError, match="levels is .*; expected a whole number of at least 1"):
             QCFS(levels)
     for threshold in (0, -1.0, math.nan, math.inf):
         with pytest.raises(InputError, match="threshold is .*; expected a finite number above 0"):

@@ -1,0 +1,154 @@
+"""What other losses, surrogates, rules and encoders find beyond the model's own gradient, at equal numbers of runs."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from snnlib.attacks.apgd import apgd
+from snnlib.attacks.entrance import equal_draws
+from snnlib.attacks.gradients import SpikeGradient, parse_gradient
+from snnlib.attacks.gradients.base import BackpropagationThroughTime
+from snnlib.attacks.projected_gradient import pgd
+from snnlib.attacks.same_function import POOL_GRADIENTS, dense_pool_gradient
+from snnlib.audit.case import GRADES, Case, CouldNotDo
+from snnlib.audit.foreign import exchanged_surrogates, foreign_neurons
+from snnlib.audit.report import Finding
+from snnlib.encoding import Encoder, encoder_gradient
+from snnlib.neurons import neurons_of
+
+BACKWARD_RULES = ("backward_through_rate", "adaptive_sharpness", "rate_gradient", "hart", "potential_dependent")
+OWN = "own gradient"
+MORE_DRAWS = 4
+
+
+def loss_gain(case: Case) -> Finding:
+    """Do losses that no softmax can flatten find what cross-entropy missed?"""
+    runs = {"PGD, margin": {"loss": "margin"}}
+    if case.logits.shape[1] > 2:
+        runs["APGD-DLR"] = {"attack": apgd, "loss": "dlr"}
+    return _gain(
+        case,
+        "loss_gain",
+        "PGD on the margin and APGD-DLR, on what cross-entropy left",
+        runs,
+        "the softmax hides the way: report the worst case over these losses",
+    )
+
+
+def ensemble_gain(case: Case) -> Finding:
+    """Do other surrogates find what as many runs by the training surrogate missed?"""
+    members = {name: parse_gradient(name) for name in case.effort.members}
+    if not neurons_of(case.model):
+        members = {name: each for name, each in members.items() if isinstance(each, BackpropagationThroughTime)}
+    return _gain(
+        case,
+        "ensemble_gain",
+        f"PGD by {len(members)} gradients, on what {case.effort.restarts} runs by its own left",
+        {f"PGD, {name}": _by(case, gradient) for name, gradient in members.items()},
+        "the training surrogate hides what others see: attack with the ensemble",
+    )
+
+
+def backward_rule_gain(case: Case) -> Finding:
+    """Do other backward rules (BPTR, ASSG, RGA, HART, PDSG) find what the training surrogate missed?"""
+    if not neurons_of(case.model):
+        raise CouldNotDo("these rules stand in for the forward of snnlib's neurons, and the model has none")
+    return _gain(
+        case,
+        "backward_rule_gain",
+        "PGD by BPTR, ASSG, RGA, HART and PDSG, on what its own surrogate left",
+        {f"PGD, {name}": _by(case, parse_gradient(name)) for name in BACKWARD_RULES},
+        "backpropagation through time hides what these see: attack with them too",
+    )
+
+
+def pool_gradient_gain(case: Case) -> Finding:
+    """Does a dense gradient of the max pools, at the same maxima, find what the sparse one missed?"""
+    if not any(isinstance(module, nn.MaxPool2d) for module in case.model.modules()):
+        raise CouldNotDo("no nn.MaxPool2d layer in the model")
+    return _gain(
+        case,
+        "pool_gradient_gain",
+        "PGD with the max pool's gradient spread over its window, on what the sparse one left",
+        {f"PGD, pool {kind}": {"around": dense_pool_gradient(case.model, kind)} for kind in POOL_GRADIENTS},
+        "the max pool hides pixels from the attacker, not from the network",
+    )
+
+
+def encoder_gradient_gain(case: Case) -> Finding:
+    """Do the encoder's other declared gradients find what its own one missed?"""
+    encoders = [module for module in case.model.modules() if isinstance(module, Encoder)]
+    if not encoders:
+        raise CouldNotDo("no snnlib encoder in the model")
+    others = [name for name in encoders[0].gradients if name not in (encoders[0].gradient, "none")]
+    if not others:
+        raise CouldNotDo(f"{type(encoders[0]).__name__} declares one gradient, {encoders[0].gradient!r}")
+    return _gain(
+        case,
+        "encoder_gradient_gain",
+        f"PGD with the encoder's gradient {' and '.join(others)}, on what {encoders[0].gradient!r} left",
+        {f"PGD, encoder {name}": {"around": encoder_gradient(case.model, name)} for name in others},
+        "the encoder hides the image from the attacker: attack through every stand-in",
+    )
+
+
+def draws_gain(case: Case) -> Finding:
+    """Does an average over more draws find what one over fewer missed?"""
+    if not case.randomised:
+        raise CouldNotDo("the model is not random")
+    fewer, more = case.effort.eot, MORE_DRAWS * case.effort.eot
+    return _gain(
+        case,
+        "draws_gain",
+        f"PGD over {more} draws, on what {fewer} left",
+        {f"PGD, {more} draws": {"eot": more}},
+        "the noise hides the way from an average over few draws: raise eot until success stops rising",
+    )
+
+
+def own_gradient(case: Case) -> Tensor:
+    """[N] bool: fooled by PGD with the model's own gradient, in as many runs as the ensemble has members."""
+    if not case.differentiable:
+        return case.nobody(OWN)
+    return case.pgd(OWN, restarts=case.effort.restarts)
+
+
+def _gain(case: Case, name: str, measured: str, runs: dict[str, dict], remark: str) -> Finding:
+    """What these runs find beyond the model's own gradient, each on what the earlier ones left, and beyond what as many
+    further runs by the own gradient find there: trying more often is no gain.
+
+    runs: label -> options of `Case.run`; the attack is PGD unless given.
+    """
+    base = own_gradient(case)
+    tried, found = [OWN], torch.zeros_like(base)
+    for label, options in runs.items():
+        found |= case.run(label, **{"attack": pgd, "steps": case.effort.steps, "on": case.left_by(*tried), **options})
+        tried.append(label)
+    again = case.again(OWN, len(runs)) if case.differentiable else torch.zeros_like(base)
+    gain, outcome = case.grade_gain(found, again)
+    numbers = {
+        "left_by_own_gradient": len(case.left_by(OWN)),
+        "found": case.beyond(found, base),
+        "found_by_as_many_own": case.beyond(again, base),
+        "share": case.share(gain),
+    }
+    rule = f"samples found beyond as many further runs of its own, where the 95 % interval excludes none; {GRADES}"
+    return Finding(name, measured, numbers, rule, outcome, remark)
+
+
+def _by(case: Case, gradient: SpikeGradient) -> dict:
+    """Options by which this model is attacked with another gradient; with foreign neurons a surrogate's."""
+    if neurons_of(case.model):
+        return {"gradient": gradient}
+    if not foreign_neurons(case.model):
+        raise CouldNotDo("no neuron of snnlib, snnTorch or SpikingJelly whose surrogate could be exchanged")
+    batch = case.images[: case.batch_size]
+    with equal_draws(batch.device, case.model) as rewind:
+        own = case.deployed(batch)
+        rewind()
+        with exchanged_surrogates(case.model, gradient.surrogate):
+            other = case.deployed(batch)
+    if not torch.equal(own, other):
+        raise CouldNotDo("with another surrogate the neurons fire otherwise: this would be another function")
+    return {"around": exchanged_surrogates(case.model, gradient.surrogate)}
