@@ -72,7 +72,7 @@ def test_only_the_notebook_in_progress_is_lost_when_killed(home: Path, add_noteb
     first_time = f"import os\nif not os.path.exists('pid'):\n    {WAIT}\n"
     add_notebook("11_b", first_time + "open('runs.txt', 'a').write('11 ')")
     process = subprocess.Popen(
-        [sys.executable, "-m", "snnlib.companion.runner.run", "--profile", "smoke"], stdout=subprocess.DEVNULL
+        [sys.executable, "-m", "snnlib.companion.runner", "--profile", "smoke"], stdout=subprocess.DEVNULL
     )
     try:
         wait_for(lambda: (home / "pid").is_file() and (home / "pid").read_text())
@@ -89,7 +89,7 @@ def test_only_the_notebook_in_progress_is_lost_when_killed(home: Path, add_noteb
 
 def test_exit_code_130_and_no_kernel_left_when_interrupted(home: Path, add_notebook) -> None:
     add_notebook("10_a", WAIT)
-    command = [sys.executable, "-m", "snnlib.companion.runner.run", "--profile", "smoke"]
+    command = [sys.executable, "-m", "snnlib.companion.runner", "--profile", "smoke"]
     process = subprocess.Popen(
         command,
         stdout=subprocess.DEVNULL,

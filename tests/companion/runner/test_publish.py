@@ -13,6 +13,7 @@ from snnlib.companion import paths
 from snnlib.companion.report import claims, figures
 from snnlib.companion.runner import run
 from snnlib.companion.runner.publish import publish
+from snnlib.companion.verdicts.rules import Judgement
 
 
 def _run(number: str) -> SimpleNamespace:
@@ -33,7 +34,9 @@ def two_notebooks(home: Path) -> None:
     """Notebooks 10 and 11 have run and are published."""
     _save("10_old", 1)
     _save("11_other", 1)
-    claims.record("night", "L1", "mixed", "1 of 3", notebook="10_a")
+    numbers = {"estimate": 1.0, "low": 0.5, "high": 1.5, "unit": "%", "would_count": "above 2", "p": 0.5}
+    judgement = Judgement(verdict="not reproduced", evidence="1 of 3", seeds=(0, 1), samples=3, **numbers)
+    claims.record("night", "L1", judgement, notebook="10_a")
     figures.record_seconds("night", "10", 5.0)
     publish("night", [_run("10"), _run("11")])
 

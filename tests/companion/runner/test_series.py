@@ -31,7 +31,7 @@ def test_code_hash_changes_with_code_and_not_with_prose(add_notebook) -> None:
 
 
 def test_one_line_error_when_there_is_no_notebook_or_two_share_a_number(add_notebook) -> None:
-    with pytest.raises(InputError, match="no notebooks in .*; set SNNLIB_HOME to the folder of a checkout"):
+    with pytest.raises(InputError, match="no notebooks in .*; set SNNLIB_HOME to a checkout"):
         load_series(paths.NOTEBOOKS)
     add_notebook("10_a")
     add_notebook("10_b")

@@ -8,6 +8,7 @@ import pytest
 
 from snnlib.companion import paths
 from snnlib.companion.measure.provenance import code_digest
+from snnlib.companion.measure.store import name_of
 from snnlib.companion.report import claims, figures
 from snnlib.companion.runner import run
 from snnlib.companion.runner.series import load_series
@@ -15,6 +16,7 @@ from snnlib.companion.runner.stamps import earlier_code, make_runs, state_of
 
 SAVE = """
 import pandas as pd
+from snnlib.companion.measure.store import name_of
 from snnlib.companion.report import claims, figures
 from snnlib.companion.verdicts.rules import untestable
 figures.save_table(pd.DataFrame({"x": [size]}), "10_numbers", profile=profile, notebook="10_a")
@@ -85,7 +87,8 @@ def test_list_counts_the_results_that_earlier_code_made(
     for name, entry in made.items():
         path = paths.ARTIFACTS / "rows" / f"{name}.json"
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps({"made": entry, "sha256": {}}))
+        record = {"made": entry, "sha256": {}}
+        path.write_text(json.dumps({**record, "digest": name_of(record)}))
     (paths.ARTIFACTS / "rows" / "torn.json").write_text("{half")
     add_notebook("10_a")
     (one,) = make_runs(load_series(paths.NOTEBOOKS), "smoke", {"10": {"profile": "smoke"}}).values()
