@@ -13,6 +13,9 @@ from snnlib.attacks.budget import Budget
 from snnlib.attacks.entrance import check_model
 from snnlib.errors import InputError
 
+ROUNDING = 1e-6
+"""How far a pixel may lie outside of [0, 1], as after a resize or a division: what `Budget.inside` forgives, too."""
+
 
 def check_inputs(
     model: nn.Module, images: Tensor, labels: Tensor, budget: Budget, generator: torch.Generator | None
@@ -47,9 +50,10 @@ def _check_images(images: Tensor) -> None:
         raise InputError(
             f"images have shape {list(images.shape)}: an empty batch; expected at least one sample"
         )
-    if not (images.amin() >= 0 and images.amax() <= 1):
+    lowest, highest = images.amin().item(), images.amax().item()
+    if not (lowest >= -ROUNDING and highest <= 1 + ROUNDING):
         raise InputError(
-            f"images span {images.amin():.4g}..{images.amax():.4g}; expected values in [0, 1]; "
+            f"images span {lowest:.9g}..{highest:.9g}; expected values in [0, 1]; "
             "divide bytes by 255, and normalise inside the model"
         )
 

@@ -71,6 +71,7 @@ BAD_INPUTS = {
     "empty": ({"images": IMAGES[:0], "labels": LABELS[:0]}, "images have shape [0, 1, 2, 2]: an empty batch"),
     "0..255": ({"images": IMAGES * 255}, "images span 127.5..127.5; expected values in [0, 1]"),
     "negative": ({"images": IMAGES - 1}, "images span -0.5..-0.5"),
+    "beyond rounding": ({"images": IMAGES * 2.00001}, "images span 1.00000501..1.00000501; expected values in"),
     "NaN": ({"images": IMAGES * torch.nan}, "images span nan..nan"),
     "one-hot": ({"labels": torch.eye(3)}, "labels are torch.float32"),
     "too few": ({"labels": LABELS[:2]}, "labels have shape [2]; expected [3]"),
@@ -100,6 +101,17 @@ def test_attack_refuses_in_one_line_when_an_input_does_not_fit(change, message, 
     with pytest.raises(InputError) as error:
         attack(**arguments)
     assert str(error.value).startswith(message) and "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("attack", ATTACKS.values(), ids=ATTACKS)
+@pytest.mark.parametrize("eps", [0.0, 0.05])
+def test_pixels_outside_the_box_by_rounding_are_taken(attack, eps, toys):
+    model = toys.convolutional()
+    images, labels = toys.images_for(model, 5)
+    images[:, 0, 0, :2] = torch.tensor([1.0000001, -1e-7])
+    assert images.amax() > 1 and images.amin() < 0
+    result = attack(model, images, labels, Budget(eps), **FEWER.get(attack, {}))
+    assert Budget(eps).inside(result.adversarial, images).all()
 
 
 @pytest.mark.parametrize("attack", [fgsm, r_fgsm, pgd, mi_fgsm, apgd, sa_pgd])
