@@ -6,7 +6,9 @@ assumption about hardware that nothing here supports; the follow-up of the conve
 
 from __future__ import annotations
 
+import copy
 import math
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -16,10 +18,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from snnlib.attacks.inputs import check_count
+from snnlib import checks
 from snnlib.data.image_set import ImageSet
 from snnlib.errors import InputError
+from snnlib.models.layers import first_weight
 from snnlib.neurons import LIF, use_kernel
+from snnlib.neurons.modules import call_name
 from snnlib.training.accuracy import evaluating
 
 SYNAPTIC = (nn.Conv2d, nn.Linear)
@@ -41,7 +45,9 @@ class Connection:
 
 
 def count_spikes(model: nn.Module, image_set: ImageSet, *, batch_size: int = 64) -> pd.DataFrame:
-    """Spikes at every spiking layer, at its output and before any pooling: one row per layer, in forward order.
+    """Spikes at every spiking layer, at its output and before any pooling: one row per call, in forward order.
+
+    A layer that is used at several places has a row for each, "name (call 2)" and so on.
 
     Columns: layer; neurons (per image); time_steps; spikes (mean per image, summed over time); firing_rate (spikes per
     neuron and time step, 0..1). The model is in eval mode and comes back as it was.
@@ -100,7 +106,7 @@ def followup_operations(table: pd.DataFrame, *, factor_t: bool = True) -> float:
 
 
 def dense_macs(model: nn.Module, image_shape: Sequence[int]) -> pd.DataFrame:
-    """Multiply-accumulates of one dense pass over one image: one row per convolution or linear layer, in forward order.
+    """Multiply-accumulates of one dense pass over one image: a row per call of a convolution or linear layer, in order.
 
     image_shape `[C, H, W]`. Columns: layer, macs. An ANN does this once; taps on padding are counted, as usual.
     """
@@ -125,8 +131,11 @@ def outgoing_synapses(model: nn.Module, image_shape: Sequence[int]) -> list[Conn
     each counts. Spikes that reach a layer through additions (SEW connection ADD) count like any others; what a layer
     computes from analog values is no synaptic operation.
 
-    Errors: InputError for a model without spiking layers, or an adaptive pool to more than one position.
+    Counts are exact in any dtype of the weights. Errors: InputError for a model without spiking layers, or an adaptive
+    pool to more than one position.
     """
+    if first_weight(model).dtype.itemsize < 4:
+        model = copy.deepcopy(model).to(torch.float32)
     spikes: dict[str, Tensor] = {}
     arrivals: list[tuple[str, nn.Module, Tensor, Tensor]] = []
 
@@ -187,7 +196,7 @@ class _Seen:
 
 
 def _spikes(model: nn.Module, image_set: ImageSet, batch_size: int) -> list[tuple[str, _Seen]]:
-    check_count("batch_size", batch_size)
+    batch_size = checks.whole("batch_size", batch_size)
     seen: dict[str, _Seen] = {}
 
     def see(name: str, layer: LIF, currents: Tensor, spikes: Tensor) -> None:
@@ -197,10 +206,10 @@ def _spikes(model: nn.Module, image_set: ImageSet, batch_size: int) -> list[tupl
         else:
             seen[name] = _Seen(total, len(spikes))
 
-    device = next(model.parameters()).device
+    like = first_weight(model)
     with _hooked(model, {(LIF,): see}), evaluating(model):
         for index in torch.arange(len(image_set)).split(batch_size):
-            model(image_set.batch(index, device))
+            model(image_set.batch(index, like.device).to(like.dtype))
     _check_spiking(seen, model)
     return list(seen.items())
 
@@ -222,18 +231,22 @@ def _check_spiking(found: dict, model: nn.Module) -> None:
 
 
 def _blank(model: nn.Module, image_shape: Sequence[int]) -> Tensor:
-    like = next(model.parameters())
+    like = first_weight(model)
     return torch.zeros((1, *image_shape), dtype=like.dtype, device=like.device)
 
 
 @contextmanager
 def _hooked(model: nn.Module, hooks: dict[tuple[type, ...], Callable]) -> Iterator[None]:
-    """Inside, `hook(name, module, input, output)` runs after each module of its kinds; what it returns replaces it."""
-    handles = []
+    """Inside, `hook(name, module, input, output)` runs after each call of its kinds; what it returns is the output.
+
+    `name` counts the calls of a module within one pass of `model`, see `call_name`.
+    """
+    calls: Counter[str] = Counter()
+    handles = [model.register_forward_pre_hook(lambda module, inputs: calls.clear())]
     for name, module in model.named_modules():
         for kinds, hook in hooks.items():
             if isinstance(module, kinds):
-                handles.append(module.register_forward_hook(_with_name(hook, name)))
+                handles.append(module.register_forward_hook(_with_name(hook, name, calls)))
     try:
         yield
     finally:
@@ -241,5 +254,9 @@ def _hooked(model: nn.Module, hooks: dict[tuple[type, ...], Callable]) -> Iterat
             handle.remove()
 
 
-def _with_name(hook: Callable, name: str) -> Callable:
-    return lambda module, inputs, output: hook(name, module, inputs[0], output)
+def _with_name(hook: Callable, name: str, calls: Counter[str]) -> Callable:
+    def see(module: nn.Module, inputs: tuple, output: Tensor) -> Tensor | None:
+        calls[name] += 1
+        return hook(call_name(name, calls[name]), module, inputs[0], output)
+
+    return see

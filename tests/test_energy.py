@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
@@ -206,6 +207,68 @@ def test_dense_macs_are_the_papers(name, millions, spiking):
     table = dense_macs(model, (3, 32, 32))
     assert table["macs"].sum() / 1e6 == pytest.approx(millions, rel=2e-3)
     assert table["layer"].is_unique and table["layer"].iloc[-1] == "body.fc"
+
+
+class TwoPlaces(nn.Module):
+    """Two convolutions with neurons behind both: one module for them, or one each."""
+
+    def __init__(self, shared: bool) -> None:
+        super().__init__()
+        self.first, self.second = OverTime(_conv(2, 2, 3, padding=1, zeros=3)), OverTime(_conv(2, 2, 3, padding=1))
+        self.third = OverTime(_conv(2, 5, 1))
+        self.sn = IF(threshold=0.1)
+        self.sn2 = self.sn if shared else IF(threshold=0.1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.third(self.sn2(self.second(self.sn(self.first(x)))))
+
+
+def test_one_neuron_module_at_two_places_counts_as_two_layers():
+    image_set = _random_images(5, 2, 6)
+    for count in (count_spikes, synaptic_operations):
+        shared, apart = (count(_snn(TwoPlaces(shared)), image_set, batch_size=2) for shared in (True, False))
+        assert list(shared["layer"]) == ["body.0.sn", "body.0.sn (call 2)"]
+        assert list(apart["layer"]) == ["body.0.sn", "body.0.sn2"]
+        assert shared.drop(columns="layer").equals(apart.drop(columns="layer"))
+        assert shared["firing_rate"].between(0.01, 1).all()
+
+
+def test_one_convolution_at_two_places_is_counted_at_both():
+    conv = OverTime(_conv(2, 2, 3, padding=1))
+    snn = _snn(_identity(2), IF(threshold=0.2), conv, IF(threshold=0.2), conv)
+    table = synaptic_operations(snn, _random_images(3, 2, 6))
+    assert list(table["target"]) == ["body.2.layer", "body.2.layer (call 2)"]
+    macs = dense_macs(snn, (2, 6, 6)).set_index("layer")["macs"]
+    assert macs["body.2.layer"] == macs["body.2.layer (call 2)"] == 2 * 2 * 9 * 36
+
+
+@pytest.mark.parametrize("time_steps", [2, 3, 6])
+def test_linear_layers_may_be_fed_with_the_time_axis(time_steps):
+    linear, head = nn.Linear(18, 6), nn.Linear(6, 4)
+    tables = []
+    for wrap in (OverTime, nn.Sequential):
+        layers = (_identity(2), IF(), Flat(), wrap(linear), IF(threshold=0.1), wrap(head))
+        snn = _snn(*layers, time_steps=time_steps)
+        tables.append((synaptic_operations(snn, _random_images(3, 2, 3)), dense_macs(snn, (2, 3, 3))))
+    for flattened, with_time in zip(*tables, strict=True):
+        kept = [column for column in flattened if column not in ("layer", "target")]
+        assert with_time[kept].equals(flattened[kept]) and len(flattened) >= 2
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
+def test_counts_of_a_network_in_another_precision(dtype):
+    snn, image_set = build_model("vgg11", 3, 3, width=2, image_size=8, threshold=0.2, seed=0), _random_images(5, 3, 8)
+    plain = synaptic_operations(snn, image_set)
+    table = synaptic_operations(snn.to(dtype), image_set)
+    assert table["synapses_per_neuron"].equals(plain["synapses_per_neuron"])
+    assert table["spikes"].sum() == pytest.approx(plain["spikes"].sum(), rel=0.2)
+    assert dense_macs(snn, (3, 8, 8))["macs"].sum() > 0
+    assert {value.dtype for value in snn.parameters()} == {dtype}
+
+
+def test_numpy_counts_are_taken():
+    snn, image_set = _snn(_identity(), IF()), _random_images(3, 1, 4)
+    assert count_spikes(snn, image_set, batch_size=np.int64(2)).equals(count_spikes(snn, image_set))
 
 
 def test_followup_formula_on_a_pooled_layer_counts_a_quarter():

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from snnlib.attacks.inputs import check_count
+from snnlib import checks
 from snnlib.data.image_set import ImageSet
 from snnlib.errors import InputError
 from snnlib.training.augmentation import AUGMENTATIONS, build_augmentation
@@ -22,15 +22,14 @@ def shuffled_batches(
     batch_size: int,
     seed: int,
     augmentation: str,
-    device: torch.device | str = "cpu",
+    like: Tensor | None = None,
 ) -> Iterator[Tensor]:
     """`batches` mini-batches `[batch_size, C, H, W]` in [0, 1]; the whole set is used up before an image comes again.
 
-    `purpose` keeps the draws of different uses apart. Errors: InputError for counts below 1, a batch larger than the
-    set, or an unknown augmentation.
+    `purpose` keeps the draws of different uses apart. The images have device and dtype of `like` (None: float32 on the
+    CPU). Errors: InputError for counts below 1, a batch larger than the set, or an unknown augmentation.
     """
-    check_count("batches", batches)
-    check_count("batch_size", batch_size)
+    batches, batch_size = checks.whole("batches", batches), checks.whole("batch_size", batch_size)
     if augmentation not in AUGMENTATIONS:
         raise InputError(f"augmentation is {augmentation!r}; expected one of {', '.join(AUGMENTATIONS)}; choose one")
     if batch_size > len(image_set):
@@ -40,8 +39,10 @@ def shuffled_batches(
     indices = torch.cat(orders)[: batches * batch_size].split(batch_size)
 
     augment = build_augmentation(augmentation, image_set)
+    like = torch.empty(0, dtype=torch.float32, device="cpu") if like is None else like
 
     def draw(number: int, index: Tensor) -> Tensor:
-        return augment(image_set.batch(index, device), generator_at(f"{purpose}, augmentation", seed, number))
+        images = augment(image_set.batch(index, like.device), generator_at(f"{purpose}, augmentation", seed, number))
+        return images.to(like.dtype)
 
     return (draw(number, index) for number, index in enumerate(indices))

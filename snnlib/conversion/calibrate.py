@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from snnlib.attacks.inputs import check_count
+from snnlib import checks
 from snnlib.conversion.batches import shuffled_batches
 from snnlib.conversion.lockstep import current_batch, layer_by_layer
 from snnlib.conversion.percentile import percentile as percentile_of
@@ -20,6 +20,7 @@ from snnlib.data.image_set import ImageSet
 from snnlib.encoding import DirectEncoder
 from snnlib.errors import InputError
 from snnlib.models import Model
+from snnlib.models.layers import first_weight
 from snnlib.neurons import LIF, use_kernel
 from snnlib.progress import progress
 
@@ -74,8 +75,8 @@ def calibrate(
     are then what they were.
     """
     layers = spiking_layer_names(snn)
-    _check(snn, percentile, time_steps, second_threshold)
-    device = next(snn.parameters()).device
+    _check(snn, percentile, second_threshold)
+    time_steps, batches = checks.whole("time_steps", time_steps), checks.whole("batches", batches)
     images = list(
         shuffled_batches(
             image_set,
@@ -84,7 +85,7 @@ def calibrate(
             batch_size=batch_size,
             seed=seed,
             augmentation=augmentation,
-            device=device,
+            like=first_weight(snn),
         )
     )
     measured: dict[LIF, list[float]] = {}
@@ -208,11 +209,10 @@ def _undone_on_error(layers: dict[LIF, str]) -> Iterator[None]:
         raise
 
 
-def _check(snn: Model, percentile: float, time_steps: int, second_threshold: str) -> None:
+def _check(snn: Model, percentile: float, second_threshold: str) -> None:
     if not isinstance(getattr(snn, "encoder", None), DirectEncoder):
         coding = type(getattr(snn, "encoder", None)).__name__
         raise InputError(f"the encoder is {coding}; expected direct coding; build the model with encoder='direct'")
-    check_count("time_steps", time_steps)
     rank_of(percentile, 1)
     if second_threshold not in SECOND_THRESHOLDS:
         expected = ", ".join(SECOND_THRESHOLDS)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from numbers import Real
 
 import pandas as pd
 from torch import Tensor, nn
@@ -21,6 +22,7 @@ from snnlib.conversion.weights import copy_weights
 from snnlib.data.image_set import ImageSet
 from snnlib.errors import InputError
 from snnlib.models import Model
+from snnlib.models.layers import first_weight
 from snnlib.neurons import LIF
 
 SCALE = 0.3
@@ -83,8 +85,7 @@ def convert(
     snn = copy_weights(ann, time_steps=time_steps, **(snn_options or {}))
     calibrated = calibrate(snn, image_set, **images, **(calibration or {}))
     scale_thresholds(snn, scale)
-    device = next(snn.parameters()).device
-    (batch,) = shuffled_batches(image_set, "calibration", batches=1, device=device, **images)
+    (batch,) = shuffled_batches(image_set, "calibration", batches=1, like=first_weight(snn), **images)
     rates = _firing_rates(snn, batch)
     for name, rate in rates.items():
         if rate == 0:
@@ -143,6 +144,6 @@ def _firing_rates(snn: Model, images: Tensor) -> dict[str, float]:
 
 
 def _check_scale(factor: float) -> None:
-    is_number = isinstance(factor, int | float) and not isinstance(factor, bool)
+    is_number = isinstance(factor, Real) and not isinstance(factor, bool)
     if not (is_number and math.isfinite(factor) and factor > 0):
         raise InputError(f"scale is {factor!r}; expected a finite number above 0; the paper's is {SCALE}")

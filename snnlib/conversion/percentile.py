@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from numbers import Real
 
 import torch
 from torch import Tensor
@@ -29,11 +30,11 @@ def rank_of(share: float, count: int) -> int:
 
     **Source:** Özdenizci & Legenstein 2024, their code (models/VGG.py, `percentile`).
     """
-    if isinstance(share, bool) or not isinstance(share, int | float) or not 0 <= share <= 1:
+    if isinstance(share, bool) or not isinstance(share, Real) or not 0 <= share <= 1:
         raise InputError(f"percentile is {share!r}; expected a share in [0, 1]; the paper's 99.7 % is 0.997")
     if count < 1:
         raise InputError("percentile of 0 values; expected at least one; pass a batch that is not empty")
-    return 1 + round(share * (count - 1))
+    return 1 + round(float(share) * (count - 1))
 
 
 def percentile(values: Tensor, share: float) -> float:

@@ -9,13 +9,15 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Callable
+from numbers import Real
 
 import torch
 from torch import Tensor, nn
 
-from snnlib.attacks.inputs import check_count
+from snnlib import checks
 from snnlib.errors import InputError
 from snnlib.models import Model
+from snnlib.models.layers import first_weight
 from snnlib.neurons import LIF
 from snnlib.neurons.reference import as_floats
 
@@ -31,10 +33,9 @@ class QCFS(nn.Module):
 
     def __init__(self, levels: int, threshold: float = 4.0) -> None:
         super().__init__()
-        check_count("levels", levels)
-        if isinstance(threshold, bool) or not (isinstance(threshold, int | float) and 0 < threshold < math.inf):
+        if isinstance(threshold, bool) or not (isinstance(threshold, Real) and 0 < threshold < math.inf):
             raise InputError(f"threshold is {threshold!r}; expected a finite number above 0; the authors start at 4.0")
-        self.levels = levels
+        self.levels = checks.whole("levels", levels)
         self.threshold = nn.Parameter(torch.tensor(float(threshold)))
 
     def forward(self, x: Tensor) -> Tensor:
@@ -74,7 +75,7 @@ def with_qcfs(ann: Model, levels: int, threshold: float = 4.0) -> Model:
     Errors: InputError for an ANN without ReLU, and those of `QCFS`.
     """
     changed = copy.deepcopy(ann)
-    like = next(ann.parameters())
+    like = first_weight(ann)
     _replace(changed, nn.ReLU, lambda relu: QCFS(levels, threshold).to(device=like.device, dtype=like.dtype))
     changed.encoder.time_steps = 1
     return changed
@@ -86,7 +87,7 @@ def qcfs_to_if(ann: Model, time_steps: int) -> Model:
     Weights and BatchNorm stay as they are, statistics included. With `time_steps` = `levels` a neuron with a constant
     current computes what it did before. Errors: InputError for a network without QCFS, or a threshold below 0.
     """
-    check_count("time_steps", time_steps)
+    time_steps = checks.whole("time_steps", time_steps)
     snn = copy.deepcopy(ann)
     _replace(snn, QCFS, _fitting_neuron)
     snn.encoder.time_steps = time_steps

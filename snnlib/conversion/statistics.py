@@ -12,6 +12,7 @@ from snnlib.conversion.batches import shuffled_batches
 from snnlib.data.image_set import ImageSet
 from snnlib.errors import InputError
 from snnlib.models import Model
+from snnlib.models.layers import first_weight
 from snnlib.training.accuracy import evaluating
 
 MOMENTUM = 0.1
@@ -76,7 +77,6 @@ def reestimate_statistics(
     """
     if average not in AVERAGES:
         raise InputError(f"average is {average!r}; expected one of {', '.join(AVERAGES)}; choose one of these")
-    device = next(model.parameters()).device
     images = shuffled_batches(
         image_set,
         "statistics",
@@ -84,7 +84,7 @@ def reestimate_statistics(
         batch_size=batch_size,
         seed=seed,
         augmentation=augmentation,
-        device=device,
+        like=first_weight(model),
     )
     norms = batch_norms(model)
     momenta = [norm.momentum for norm in norms]

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from snnlib.errors import InputError
 from snnlib.models import Model, build_model
+from snnlib.models.layers import first_weight
 from snnlib.neurons import LIF, neurons_of
 
 PAPER_SNN = {
@@ -47,7 +48,7 @@ def copy_weights(ann: Model, *, time_steps: int = 8, **snn_options) -> Model:
         raise InputError("the ANN has spiking layers already; expected a model made by build_model(..., spiking=False)")
     options = {**PAPER_SNN, **({"bias": True} if "bias" in ann.config else {}), **snn_options}
     snn = build_model(**{**ann.config, **options, "time_steps": time_steps, "spiking": True})
-    like = next(ann.parameters())
+    like = first_weight(ann)
     snn.to(device=like.device, dtype=like.dtype)
     transfer_weights(ann.state_dict(), snn)
     return snn

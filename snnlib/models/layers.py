@@ -4,12 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import torch
 from torch import Tensor, nn
 
 from snnlib.errors import InputError
 from snnlib.models.convolution import Conv2d
 
 NeuronFactory = Callable[[], nn.Module]
+
+
+def first_weight(model: nn.Module, otherwise: Tensor | None = None) -> Tensor:
+    """A floating-point parameter or buffer, to whose device and dtype inputs go.
+
+    Without any: `otherwise`, or an empty tensor of PyTorch's defaults.
+    """
+    tensors = (*model.parameters(), *model.buffers())
+    otherwise = torch.empty(0) if otherwise is None else otherwise
+    return next((tensor for tensor in tensors if tensor.is_floating_point()), otherwise)
 
 
 def over_time(layer: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:

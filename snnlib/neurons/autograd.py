@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from numbers import Real
 
 import torch
 from torch import Tensor
@@ -136,8 +137,8 @@ def _as_scalar(name: str, value: float | Tensor, dtype: torch.dtype, device: tor
         if value.dim() != 0:
             raise InputError(f"{name} has shape {list(value.shape)}; expected a number or a 0-d tensor; index it")
         return value.to(device=device, dtype=dtype)
-    low_is_valid = value >= 0 if name == "leak" else value > 0
-    if not (math.isfinite(value) and low_is_valid and (name != "leak" or value <= 1)):
+    is_number = isinstance(value, Real) and not isinstance(value, bool) and math.isfinite(value)
+    if not (is_number and (0 <= value <= 1 if name == "leak" else value > 0)):
         wanted = "a number in [0, 1]" if name == "leak" else "a finite number above 0"
         raise InputError(f"{name} is {value!r}; expected {wanted}; IF neurons have leak 1.0, thresholds usually 1.0")
     return kernels.scalar(name, float(value), dtype, device)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from numbers import Real
 
 import torch
 from torch import Tensor, nn
@@ -43,7 +44,7 @@ class LIF(nn.Module):
         threshold_floor: float = 0.0,
     ) -> None:
         super().__init__()
-        if not (isinstance(threshold_floor, int | float) and math.isfinite(threshold_floor) and threshold_floor >= 0):
+        if not (isinstance(threshold_floor, Real) and math.isfinite(threshold_floor) and threshold_floor >= 0):
             raise InputError(
                 f"threshold_floor is {threshold_floor!r}; expected a finite number of at least 0; use 0.0 for no floor"
             )
@@ -110,6 +111,11 @@ class IF(LIF):
 def neurons_of(model: nn.Module) -> list[LIF]:
     """Every spiking layer of a model, in registration order."""
     return [module for module in model.modules() if isinstance(module, LIF)]
+
+
+def call_name(name: str, call: int) -> str:
+    """What a table calls a layer in its `call`-th use within one pass: layers hold no state, so each is a place."""
+    return name if call == 1 else f"{name} (call {call})"
 
 
 @contextmanager

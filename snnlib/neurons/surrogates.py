@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from numbers import Real
 
 import torch
 from torch import Tensor
@@ -67,7 +68,7 @@ class Surrogate:
 
 def _positive(family: str, **parameters: float) -> tuple[tuple[str, float], ...]:
     for key, value in parameters.items():
-        if not (isinstance(value, int | float) and math.isfinite(value) and value > 0):
+        if isinstance(value, bool) or not (isinstance(value, Real) and math.isfinite(value) and value > 0):
             raise InputError(
                 f"surrogates.{family}: {key} is {value!r}; expected a finite number above 0; use e.g. {key}=1.0"
             )

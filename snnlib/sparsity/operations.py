@@ -3,18 +3,25 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _NormBase
+from torch.nn.modules.conv import _ConvNd
+from torch.nn.modules.pooling import _AdaptiveAvgPoolNd, _AdaptiveMaxPoolNd, _AvgPoolNd, _MaxPoolNd
 
 from snnlib.errors import InputError
 from snnlib.neurons import LIF
+from snnlib.neurons.modules import call_name
 from snnlib.sparsity.measures import l2, small_share, zero_share
 
 COMPUTES_NOTHING = (nn.Identity, nn.Flatten, nn.Sequential)
+KNOWS_NO_TIME = (_ConvNd, _NormBase, _MaxPoolNd, _AvgPoolNd, _AdaptiveMaxPoolNd, _AdaptiveAvgPoolNd)
+"""Layers whose leading axis is the batch, N or T·N, whatever the sizes of the other axes."""
 
 
 @dataclass
@@ -87,17 +94,21 @@ class Operation:
 class Listener:
     """Hooks on every leaf module of `model`; `operations` fills in the order in which they first run.
 
+    image_axes: number of axes of the images, batch included. Neurons hold no state, so each call of one within a pass
+    is an operation of its own; all calls of another module are one, as it may run once per time step.
+
     An operation's input is replaced by an alias that it alone consumes, and the hook sits on that tensor:
     what is read is the operation's own part of the gradient, without the part of a shortcut that shares the
     input. A layer that works in place gets a copy instead, because it would overwrite the alias.
     """
 
-    def __init__(self, model: nn.Module) -> None:
-        self._leaves = [
-            (module, Operation(name, type(module).__name__, block))
-            for name, module, block in leaf_modules(model)
-        ]
-        self._running: dict[nn.Module, Operation] = {}
+    def __init__(self, model: nn.Module, image_axes: int) -> None:
+        self._leaves = list(leaf_modules(model))
+        self._image_axes = image_axes
+        self._own_steps = getattr(getattr(model, "encoder", None), "time_steps", None)
+        self._time_steps: set[int | None] = set()
+        self._calls: Counter[nn.Module] = Counter()
+        self._running: dict[str, Operation] = {}
 
     @property
     def operations(self) -> list[Operation]:
@@ -107,9 +118,11 @@ class Listener:
     def batch(self, samples: int) -> Iterator[None]:
         """Listen to one forward and backward pass over `samples` samples."""
         handles = []
+        self._time_steps = {self._own_steps}
+        self._calls.clear()
         try:
-            for module, operation in self._leaves:
-                enter, leave = self._hooks(operation, samples)
+            for name, module, block in self._leaves:
+                enter, leave = self._hooks(name, block, samples)
                 handles += [module.register_forward_pre_hook(enter), module.register_forward_hook(leave)]
             yield
         finally:
@@ -119,28 +132,52 @@ class Listener:
             operation.grad_input.close_batch()
             operation.grad_output.close_batch()
 
-    def _hooks(self, operation: Operation, samples: int):
-        def listen(tensor: Tensor, tally: GradientTally, time_first: bool) -> None:
-            tensor.register_hook(lambda grad: tally.add(samples_first(grad, samples, time_first)))
+    def _hooks(self, name: str, block: str, samples: int):
+        def operation(module: nn.Module) -> Operation:
+            own = call_name(name, self._calls[module] if isinstance(module, LIF) else 1)
+            return self._running.setdefault(own, Operation(own, type(module).__name__, block))
+
+        def listen(tensor: Tensor, tally: GradientTally, module: nn.Module) -> None:
+            def read(grad: Tensor) -> None:
+                tally.add(samples_first(grad, samples, self._has_time_first(module, grad, samples)))
+
+            tensor.register_hook(read)
 
         def enter(module: nn.Module, arguments: tuple) -> tuple:
-            self._running.setdefault(module, operation)
+            self._calls[module] += 1
+            entered = operation(module)
             shared = arguments[0] if arguments else None
+            if isinstance(module, LIF):
+                self._time_steps.add(len(shared))
             if not (isinstance(shared, Tensor) and shared.is_floating_point() and torch.is_grad_enabled()):
                 return arguments
             tracked = shared if shared.requires_grad else shared.detach().requires_grad_(True)
             alias = tracked.clone() if getattr(module, "inplace", False) else tracked.view_as(tracked)
-            listen(alias, operation.grad_input, isinstance(module, LIF))
+            listen(alias, entered.grad_input, module)
             return (alias, *arguments[1:])
 
         def leave(module: nn.Module, arguments: tuple, output: object) -> None:
             tensor = output[0] if isinstance(output, tuple) else output
             if isinstance(tensor, Tensor) and tensor.requires_grad:
-                listen(tensor, operation.grad_output, isinstance(module, LIF))
+                listen(tensor, operation(module).grad_output, module)
             if isinstance(module, LIF) and tensor.dim() > 2:
-                operation.see_spikes(tensor)
+                operation(module).see_spikes(tensor)
 
         return enter, leave
+
+    def _has_time_first(self, module: nn.Module, grad: Tensor, samples: int) -> bool:
+        """Whether `grad` is `[T, N, ...]`: at a neuron always; else by its axes, and by how many steps the neurons ran.
+
+        One axis more than the images is time. Three axes are `[T, N, features]` of a flattened map, unless as many
+        samples as there are steps leave it open and nothing ran for that many.
+        """
+        if isinstance(module, LIF):
+            return True
+        if isinstance(module, KNOWS_NO_TIME) or grad.dim() < 3 or grad.shape[1] != samples:
+            return False
+        if grad.dim() == self._image_axes + 1:
+            return True
+        return grad.dim() == 3 and (len(grad) in self._time_steps or len(grad) % samples != 0)
 
 
 def leaf_modules(model: nn.Module) -> Iterator[tuple[str, nn.Module, str]]:
@@ -154,12 +191,11 @@ def leaf_modules(model: nn.Module) -> Iterator[tuple[str, nn.Module, str]]:
 
 
 def samples_first(tensor: Tensor, samples: int, time_first: bool) -> Tensor:
-    """`[T, N, ...]` of a neuron, or `[T·N, ...]` of a layer without time, to `[N, T, ...]`.
+    """`[T, N, ...]`, or `[T·N, ...]` of a layer without time, to `[N, T, ...]`.
 
-    Five axes `[T, N, C, H, W]` mark a layer that is fed like a neuron, such as the ReLU of an SNN's ANN twin.
     Errors: InputError if the leading axis is no multiple of the number of samples.
     """
-    if time_first or (tensor.dim() == 5 and tensor.shape[1] == samples):
+    if time_first:
         return tensor.transpose(0, 1)
     if len(tensor) % samples:
         shape = list(tensor.shape)

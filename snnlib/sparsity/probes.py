@@ -17,11 +17,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from snnlib import checks
 from snnlib.attacks.budget import Budget
-from snnlib.attacks.inputs import check_count, check_inputs, check_logits, check_logits_shape
+from snnlib.attacks.inputs import check_inputs, check_logits, check_logits_shape
 from snnlib.attacks.prepared import prepared
 from snnlib.attacks.session import NO_GRADIENT
 from snnlib.errors import InputError
+from snnlib.models.layers import first_weight
 from snnlib.neurons import Surrogate
 from snnlib.sparsity.measures import MEASURES
 from snnlib.sparsity.operations import Listener
@@ -41,9 +43,12 @@ def gradient_by_operation(
 ) -> pd.DataFrame:
     """Sparsity and norm of the loss gradient at each operation: one row per leaf module, in forward order.
 
-    images [N, C, H, W] in [0, 1], labels [N]. `space="encoded"` starts at the encoded tensor and leaves the
-    encoder out. `batch_norm="train"` normalises by batch statistics, which depend on `batch_size` and couple
-    the samples. `gradient`: the surrogate by which spikes are differentiated (None: the model's own).
+    A neuron layer that is used at several places has a row for each, "name (call 2)" and so on; a module of
+    another kind has one row over all its calls.
+    images [N, C, H, W] in [0, 1], in the model's dtype or made so; labels [N]. `space="encoded"` starts at the
+    encoded tensor and leaves the encoder out. `batch_norm="train"` normalises by batch statistics, which depend
+    on `batch_size` and couple the samples. `gradient`: the surrogate by which spikes are differentiated (None:
+    the model's own).
 
     Columns: operation (the module's name); kind (its class); block, inside_residual_block (the module with
     `is_residual_block = True` around it); zero_share_* and small_share_* of the gradient at the operation's
@@ -62,8 +67,9 @@ def gradient_by_operation(
     steps.
     Errors: InputError for inputs that do not fit, or a gradient that is not finite.
     """
-    _check(model, images, labels, batch_norm, space, batch_size)
-    listener = Listener(model)
+    _check(model, images, labels, batch_norm, space)
+    batch_size = checks.whole("batch_size", batch_size)
+    listener = Listener(model, image_axes=images.dim())
     with _borrowed(model, gradient, batch_norm):
         for start, batch_labels in _starts(model, images, labels, space, batch_size):
             with listener.batch(samples=len(batch_labels)):
@@ -92,7 +98,8 @@ def input_gradient(
     one.
     Errors: InputError for inputs that do not fit, or an encoder that passes no gradient to the image.
     """
-    _check(model, images, labels, batch_norm, space, batch_size)
+    _check(model, images, labels, batch_norm, space)
+    batch_size = checks.whole("batch_size", batch_size)
     if target not in TARGETS:
         raise InputError(f"target is {target!r}; expected one of {', '.join(TARGETS)}")
     gradients = []
@@ -128,9 +135,9 @@ def _starts(
     model: nn.Module, images: Tensor, labels: Tensor, space: str, batch_size: int
 ) -> Iterator[tuple[Tensor, Tensor]]:
     """Batches of what to differentiate by, `[N, ...]` or `[T, N, ...]`, with their labels."""
-    labels = labels.to(images.device, torch.int64)
+    labels, dtype = labels.to(images.device, torch.int64), first_weight(model, otherwise=images).dtype
     for batch, batch_labels in zip(images.split(batch_size), labels.split(batch_size), strict=True):
-        start = batch.clone().detach()
+        start = batch.clone().detach().to(dtype)
         if space == "encoded":
             with torch.no_grad():
                 start = model.encoder(start)
@@ -153,10 +160,7 @@ def _no_gradient(space: str) -> str:
     return NO_GRADIENT.format(space="images" if space == "image" else "encoded input")
 
 
-def _check(
-    model: nn.Module, images: Tensor, labels: Tensor, batch_norm: str, space: str, batch_size: int
-) -> None:
+def _check(model: nn.Module, images: Tensor, labels: Tensor, batch_norm: str, space: str) -> None:
     check_inputs(model, images, labels, Budget(eps=0, space=space), None)
-    check_count("batch_size", batch_size)
     if batch_norm not in ("eval", "train"):
         raise InputError(f"batch_norm is {batch_norm!r}; expected one of eval, train")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -41,6 +42,31 @@ def test_statistics_are_reset_or_found_again(make_ann, make_images):
         assert ours.running_mean.eq(0).all() and ours.running_var.eq(1).all() and ours.momentum == 0.1
         assert theirs.running_var.ne(1).any() and theirs.momentum == 0.1
         assert torch.equal(ours.weight, theirs.weight) and torch.equal(ours.bias, theirs.bias)
+
+
+def test_a_float64_network_is_converted_in_its_precision(make_ann, make_images):
+    snn, report = convert(make_ann().double(), make_images(), statistics="reestimate", **OPTIONS)
+    single, plain = convert(make_ann(), make_images(), statistics="reestimate", **OPTIONS)
+    assert {value.dtype for value in snn.state_dict().values() if value.is_floating_point()} == {torch.float64}
+    assert [entry.threshold for entry in report.thresholds][0] == pytest.approx(plain.thresholds[0].threshold, rel=1e-5)
+    assert [entry.threshold for entry in report.thresholds] != [entry.threshold for entry in plain.thresholds]
+
+
+def test_numpy_numbers_convert_as_plain_ones(make_ann, make_images):
+    given = {"batch_size": np.int64(4), "seed": np.int64(3), "scale": np.float64(0.25), "time_steps": np.int32(4)}
+    calibration = {"time_steps": np.int64(6), "batches": np.int64(2), "percentile": np.float32(0.95)}
+    snn, report = convert(make_ann(), make_images(), **given, calibration=calibration)
+    options = {**OPTIONS, "calibration": {**OPTIONS["calibration"], "percentile": float(np.float32(0.95))}}
+    plain, wanted = convert(make_ann(), make_images(), time_steps=4, scale=0.25, **options)
+    assert report == wanted and snn.config == plain.config
+
+
+def test_a_conversion_in_inference_mode_gives_a_network_that_trains(make_ann, make_images):
+    with torch.inference_mode():
+        snn, report = convert(make_ann(), make_images(), **OPTIONS)
+    assert report == convert(make_ann(), make_images(), **OPTIONS)[1]
+    snn.train()(make_images().batch(slice(0, 4))).square().sum().backward()
+    assert all(parameter.grad is not None for parameter in snn.parameters())
 
 
 def _norms(model: nn.Module) -> list[nn.BatchNorm2d]:

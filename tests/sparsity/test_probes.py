@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
+import pandas as pd
 import pytest
 import torch
 from torch import Tensor, nn
@@ -168,6 +170,86 @@ def test_dead_share_counts_channels_when_a_neuron_cannot_fire():
     table = gradient_by_operation(model, images(), LABELS)
     assert row(table, "2").dead_share == 0.5
     assert math.isnan(row(table, "0").dead_share)
+
+
+class Features(nn.Module):
+    """Two linear layers with neurons between, dropout behind, on [T, N, F]: as it is, or flattened to [T·N, F]."""
+
+    def __init__(self, time_steps: int, flatten: bool) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.time_steps, self.flatten = time_steps, flatten
+        self.first, self.sn, self.drop, self.head = nn.Linear(64, 20), LIF(), nn.Dropout(), nn.Linear(20, 3)
+
+    def over_time(self, layer: nn.Module, x: Tensor) -> Tensor:
+        return layer(x.flatten(0, 1)).unflatten(0, x.shape[:2]) if self.flatten else layer(x)
+
+    def forward(self, x: Tensor) -> Tensor:
+        steps = torch.linspace(1, 2, self.time_steps).view(-1, 1, 1) * x.flatten(1)
+        return self.over_time(self.head, self.over_time(self.drop, self.sn(self.over_time(self.first, steps)))).sum(0)
+
+
+@pytest.mark.parametrize("time_steps", [1, 4, 5, 10])
+@pytest.mark.parametrize("batch_size", [5, 2])
+def test_layers_fed_with_the_time_axis_are_read_as_their_flattened_twins(time_steps, batch_size):
+    tables = [
+        gradient_by_operation(Features(time_steps, flatten), images(), LABELS, batch_size=batch_size)
+        for flatten in (True, False)
+    ]
+    flattened, with_time = (table.set_index("operation") for table in tables)
+    assert with_time.loc["first", "elements"] == time_steps * 64
+    pd.testing.assert_frame_equal(with_time, flattened)
+
+
+def test_a_network_without_neurons_may_have_a_time_axis_too():
+    for flatten in (True, False):
+        model = Features(4, flatten)
+        model.sn = nn.ReLU()
+        table = gradient_by_operation(model, images(), LABELS)
+        assert row(table, "head").elements == 4 * 20
+
+
+@pytest.mark.parametrize("encoder", ["direct", "phase"])
+@pytest.mark.parametrize("spiking", [True, False])
+@pytest.mark.parametrize("time_steps", [2, 5])
+def test_elements_of_a_vgg_count_every_time_step(encoder, spiking, time_steps):
+    model = build_model(
+        "vgg11", 3, time_steps, encoder, width=1, image_size=8, threshold=0.1, spiking=spiking, seed=0
+    )
+    pictures = torch.rand(5, 3, 8, 8, generator=torch.Generator().manual_seed(0))
+    table = gradient_by_operation(model, pictures, LABELS)
+    steps = time_steps if spiking or encoder == "phase" else 1
+    for name in ("hidden.0.sn", "hidden.0.dropout", "hidden.1.fc", "fc"):
+        assert row(table, f"body.{name}").elements == steps * 64
+
+
+class Twice(nn.Module):
+    """One neuron for maps of 4 and then of 2 channels, or one for each."""
+
+    def __init__(self, shared: bool) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.first, self.second = nn.Conv2d(1, 4, 3, stride=2, padding=1), nn.Conv2d(4, 2, 3, padding=1)
+        self.sn = LIF()
+        self.sn2 = self.sn if shared else LIF()
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.sn2(self.second(self.sn(self.first(8 * x)[None])[0])[None])[0].flatten(1)
+
+
+def test_one_neuron_module_at_two_places_is_two_operations():
+    shared, apart = (gradient_by_operation(Twice(shared), images(), LABELS, batch_size=2) for shared in (True, False))
+    assert shared.operation.tolist() == ["first", "sn", "second", "sn (call 2)"]
+    assert shared.drop(columns="operation").equals(apart.drop(columns="operation"))
+    assert not shared.dead_share[[1, 3]].isna().any()
+
+
+def test_a_float64_network_is_read_with_float32_images():
+    model = Features(3, flatten=True).double()
+    table = gradient_by_operation(model, images(), LABELS)
+    assert table.equals(gradient_by_operation(model, images().double(), LABELS))
+    assert input_gradient(model, images(), LABELS).dtype == torch.float64
+    assert len(input_gradient_measures(model, images(), LABELS, batch_size=np.int64(2))) == 5
 
 
 def test_gradient_at_a_sample_ignores_its_batch_when_batch_norm_is_in_eval():
