@@ -54,7 +54,7 @@ class _Lines:
 def progress_mode() -> str:
     """`SNNLIB_PROGRESS`, else off under pytest, bar on a terminal or in a live notebook, else lines."""
     wanted = os.environ.get("SNNLIB_PROGRESS", "")
-    if wanted in ("off", "bar", "lines") or wanted.removeprefix("file:") != wanted:
+    if wanted in ("off", "bar", "lines") or wanted.removeprefix("file:") not in (wanted, ""):
         return wanted
     if wanted:
         raise InputError(f"SNNLIB_PROGRESS is {wanted!r}; expected off, bar, lines or file:PATH; unset it")

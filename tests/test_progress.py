@@ -50,7 +50,8 @@ def test_lines_go_to_the_file_when_asked(
     assert capsys.readouterr().err == ""
 
 
-def test_one_line_error_when_mode_is_unknown(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("SNNLIB_PROGRESS", "loud")
-    with pytest.raises(InputError, match="'loud'; expected off, bar, lines or file:PATH"):
+@pytest.mark.parametrize("wanted", ["loud", "file:"])
+def test_one_line_error_when_mode_is_unknown(monkeypatch: pytest.MonkeyPatch, wanted: str) -> None:
+    monkeypatch.setenv("SNNLIB_PROGRESS", wanted)
+    with pytest.raises(InputError, match=f"'{wanted}'; expected off, bar, lines or file:PATH"):
         progress(range(3), label="x")
