@@ -186,11 +186,13 @@ class Case:
 
     @cached_property
     def ends(self) -> tuple[Tensor, Tensor, Tensor]:
-        """Margins [n] of the correct images: clean, at eps along the gradient, and at eps along noise."""
+        """Margins [n] of the correct images, the mean over `eot` draws of a random model: clean, at eps along the
+        gradient, and at eps along noise."""
         x, labels = self.images[self.correct], self.labels[self.correct]
         uphill, sideways = self.ways
         points = (x, *((x + self.budget.eps * way).clamp(0, 1) for way in (uphill, sideways)))
-        return tuple(self.margins(point, labels) for point in points)
+        draws = self.effort.eot if self.randomised else 1
+        return tuple(torch.stack([self.margins(point, labels) for _ in range(draws)]).mean(0) for point in points)
 
     @cached_property
     def ways(self) -> tuple[Tensor, Tensor]:

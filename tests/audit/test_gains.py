@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 from torch import Tensor, nn
 
-from snnlib.attacks import Budget, random_noise
+from snnlib.attacks import Budget
 from snnlib.audit import Effort, audit
 from snnlib.audit.case import Case, wilson_lower
 from snnlib.audit.gains import OWN, _gain
@@ -35,15 +37,15 @@ class Rugged(nn.Module):
         return self.layers(x)
 
 
-def case_of(model: nn.Module, eps: float, count: int = 200) -> Case:
+def case_of(model: nn.Module, eps: float, count: int = 200, effort: Effort = EFFORT) -> Case:
     images = torch.rand(count, 1, 4, 4, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
         labels = model.eval()(images).argmax(1)
-    return Case(model, images, labels, Budget(eps), EFFORT, 0, 100)
+    return Case(model, images, labels, Budget(eps), effort, 0, 100)
 
 
 def test_trying_more_often_is_no_gain():
-    case = case_of(Rugged(), 0.01)
+    case = case_of(Rugged(), 0.015, effort=replace(EFFORT, steps=1))
     found = _gain(case, "loss_gain", "itself", {"itself": {"seed": 77}, "itself again": {"seed": 78}}, "remark")
     beyond, control = found.numbers["found"], found.numbers["found_by_as_many_own"]
     assert case.grade(beyond) != "no", "without a control this would count"
@@ -85,7 +87,7 @@ class Uphill(nn.Module):
 
 def test_noise_at_as_many_points_is_held_against_pgd():
     found = noise_against_pgd(case_of(Uphill(), 0.05, count=400))
-    assert found.outcome == "masked" and found.numbers["noise"] > found.numbers["pgd"] == 0
+    assert found.outcome == "masked" and found.numbers["noise"] > 2 * found.numbers["pgd"]
     honest = noise_against_pgd(case_of(Rugged(), 0.01))
     assert honest.outcome == "no" and honest.numbers["noise"] < honest.numbers["pgd"]
 
@@ -106,7 +108,7 @@ def test_running_statistics_are_not_blamed_for_what_other_attacks_in_eval_mode_f
     def outcome(other_attack: bool) -> str:
         case = case_of(Normed(), 0.05)
         if other_attack:
-            case.run("noise", random_noise, draws=4000)
+            case.pgd("another that finds as much", batch_norm="train")
         return batch_norm_mode(case).outcome
 
     assert outcome(other_attack=False) == "masked"
