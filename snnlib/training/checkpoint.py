@@ -44,7 +44,7 @@ class Checkpoint:
         round differently, and a resumed run would leave the path of an uninterrupted one.
         """
         state: dict[int, dict[str, Tensor]] = {}
-        indices = {name: index for index, name in enumerate(_trainable_names(model))}
+        indices = {name: index for index, name in enumerate(_names_of(optimiser, model))}
         parameters = dict(model.named_parameters())
         for key, value in self.optimiser_state.items():
             name, _, quantity = key.rpartition("/")
@@ -60,7 +60,7 @@ def save_checkpoint(
     """Write atomically. `metadata`: plain types, NaN excluded. `optimiser` None: weights only."""
     tensors = {f"{MODEL}/{name}": value for name, value in model.state_dict().items()}
     if optimiser is not None:
-        names = _trainable_names(model)
+        names = _names_of(optimiser, model)
         for index, quantities in optimiser.state_dict()["state"].items():
             for quantity, value in quantities.items():
                 if value is not None:
@@ -87,9 +87,10 @@ def load_weights(path: Path | str, model: nn.Module) -> dict:
     return checkpoint.metadata
 
 
-def _trainable_names(model: nn.Module) -> list[str]:
-    """In the order in which the optimiser numbers them."""
-    return [name for name, parameter in model.named_parameters() if parameter.requires_grad]
+def _names_of(optimiser: torch.optim.Optimizer, model: nn.Module) -> list[str]:
+    """In the order in which the optimiser numbers them: group by group."""
+    names = {id(parameter): name for name, parameter in model.named_parameters()}
+    return [names[id(parameter)] for group in optimiser.param_groups for parameter in group["params"]]
 
 
 def _under(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -50,13 +50,23 @@ def build_optimiser(model: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
     The decay acts on all of them, BatchNorm, mixing weights and thresholds included, as in Özdenizci & Legenstein's
     code. Errors: InputError for a model without trainable parameters.
     """
-    parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    if not parameters:
+    named = {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
+    if not named:
         raise InputError("the model has no trainable parameter; expected one; call requires_grad_(True) on some")
+    groups = [{"params": list(named.values()), "peak": recipe.learning_rate}]
+    if recipe.threshold_learning_rate is not None:
+        thresholds = [parameter for name, parameter in named.items() if _is_threshold(name)]
+        others = [parameter for name, parameter in named.items() if not _is_threshold(name)]
+        rated = (others, recipe.learning_rate), (thresholds, recipe.threshold_learning_rate)
+        groups = [{"params": held, "peak": rate} for held, rate in rated if held]
     options = {"lr": recipe.learning_rate, "weight_decay": recipe.weight_decay, "fused": True}
     if recipe.optimiser == "adam":
-        return torch.optim.Adam(parameters, **options)
-    return torch.optim.SGD(parameters, momentum=MOMENTUM, **options)
+        return torch.optim.Adam(groups, **options)
+    return torch.optim.SGD(groups, momentum=MOMENTUM, **options)
+
+
+def _is_threshold(name: str) -> bool:
+    return name.rpartition(".")[2] == "threshold"
 
 
 def batches_per_epoch(recipe: Recipe, image_set: ImageSet) -> int:
@@ -149,5 +159,5 @@ def _set_learning_rate(
     """Set and return the rate of a step; epoch and step count from 1."""
     factor = factor_at(recipe.schedule, epoch, step, recipe.epochs, batches_per_epoch(recipe, image_set))
     for group in optimiser.param_groups:
-        group["lr"] = recipe.learning_rate * factor
+        group["lr"] = group["peak"] * factor
     return recipe.learning_rate * factor

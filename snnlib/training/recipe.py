@@ -23,7 +23,8 @@ class Recipe:
     batch_size: at most; an epoch is cut into batches that differ by one image at most, so none is tiny.
     optimiser: "adam" (weight decay added to the gradient as L2, not AdamW) or "sgd" (momentum 0.9, not
     Nesterov).
-    learning_rate: the peak; schedule: a key of `SCHEDULES`, a factor on it per batch.
+    learning_rate: the peak; schedule: a key of `SCHEDULES`, a factor on it per batch. threshold_learning_rate: the same
+    for firing thresholds that are trained, whose gradients are small beside those of weights; None: `learning_rate`.
     augmentation: a key of `AUGMENTATIONS`.
     objective, objective_parameters: a key of `OBJECTIVES` and its keyword arguments.
     attack: the inner attack, see `build_attack` and `inner_attack`; None for objectives without one.
@@ -48,6 +49,7 @@ class Recipe:
     weight_retraction: float = 0.0
     project_mixing: bool = False
     precision: str = "float32"
+    threshold_learning_rate: float | None = None
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -64,6 +66,9 @@ class Recipe:
             "augmentation": checks.choice("augmentation", self.augmentation, AUGMENTATIONS),
             "precision": checks.choice("precision", self.precision, PRECISIONS),
         }
+        if self.threshold_learning_rate is not None:
+            rate = checks.number("threshold_learning_rate", self.threshold_learning_rate, above=0)
+            plain["threshold_learning_rate"] = rate
         for name, value in plain.items():
             object.__setattr__(self, name, value)
         build_objective(self.objective, self.objective_parameters)

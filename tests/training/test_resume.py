@@ -282,6 +282,20 @@ def test_threshold_is_decayed_and_trained_with_its_momentum_restored_when_resume
     assert state["neuron.threshold/momentum_buffer"].shape == ()
 
 
+def test_thresholds_take_their_own_rate_and_resume_with_it(tiny, tmp_path):
+    """Weights stand still, the threshold moves, and a stopped run ends with the bytes of an uninterrupted one."""
+    recipe = replace(tiny.RECIPE, learning_rate=1e-12, threshold_learning_rate=0.01)
+    with use_kernel("reference"):
+        whole, stopped = (tiny.make_model(spiking=True) for _ in range(2))
+        before = copy.deepcopy(whole.state_dict())
+        fit(whole, tiny.make_splits(), recipe, directory=tmp_path / "whole")
+        for _ in range(recipe.epochs):
+            fit(stopped, tiny.make_splits(), recipe, directory=tmp_path / "stopped", time_limit=0)
+    change = {name: (value - before[name]).abs().max().item() for name, value in whole.named_parameters()}
+    assert change.pop("neuron.threshold") > 0.01 and max(change.values()) < 1e-8
+    assert hashes(tmp_path / "stopped") == hashes(tmp_path / "whole")
+
+
 def test_digest_tells_names_types_and_bytes_apart_and_nothing_else():
     state = {"a": torch.arange(6.0).view(2, 3), "b": torch.tensor(3)}
     digest = state_digest(state)

@@ -55,6 +55,8 @@ IMAGE = ThreatModel("image", "image", encoder_gradient="straight_through")
 IMAGE_SMOOTH = ThreatModel("image, smooth encoder", "image", encoder_gradient="smooth")
 """As `IMAGE`; the attacker differentiates the encoder by its smooth stand-in."""
 
+CUDA_BATCH = 500
+"""A GPU waits for its next kernel with fewer images at once; used where batches decide nothing."""
 RUNNERS = {**ATTACKS, "transfer": transfer, "bit_flip": bit_flip, "adaptive_ensemble": adaptive_ensemble}
 
 
@@ -150,6 +152,8 @@ def attack_rows(
     attack.check()
     samples = None if samples is None else [int(sample) for sample in samples]
     seen_by_batch_norm = batch_size if attack.threat.batch_norm != "eval" else None
+    if seen_by_batch_norm is None and network.device.startswith("cuda"):
+        batch_size = max(batch_size, CUDA_BATCH)
     rows = _rows(network, attack, images, batch_size, seen_by_batch_norm, samples, source)
     return rows.assign(model=network.network.label)
 

@@ -25,7 +25,7 @@ from snnlib.companion import paths
 from snnlib.companion.measure.provenance import circumstances
 from snnlib.companion.measure.rows import read_table, write_rows, write_table
 from snnlib.errors import InputError
-from snnlib.files import sha256_of, write_atomic
+from snnlib.files import file_lock, sha256_of, write_atomic
 
 NAME_LENGTH = 16
 
@@ -146,15 +146,20 @@ def stored(
             }
             return Artifact(kind, kept, version)
 
+        def make_it(result: Artifact, *positional, **named) -> None:
+            if result.record() is not None:
+                print(f"{result.path(form.suffix)} is damaged or missing; it is made anew", file=sys.stderr)
+            started = time.monotonic()
+            form.write(result.path(form.suffix), make(*positional, **named))
+            result.complete(make.__module__, time.monotonic() - started, form.suffix)
+
         @functools.wraps(make)
         def load_or_make(*positional, **named) -> Any:
             result = artifact(*positional, **named)
             if not result.is_whole():
-                if result.record() is not None:
-                    print(f"{result.path(form.suffix)} is damaged or missing; it is made anew", file=sys.stderr)
-                started = time.monotonic()
-                form.write(result.path(form.suffix), make(*positional, **named))
-                result.complete(make.__module__, time.monotonic() - started, form.suffix)
+                with file_lock(paths.ARTIFACTS / "locks" / f"{kind}-{result.name}", wait_seconds=math.inf):
+                    if not result.is_whole():  # another process may have made it meanwhile
+                        make_it(result, *positional, **named)
             note_use(result)
             return form.read(result.path(form.suffix))
 

@@ -53,13 +53,14 @@ NOT_COUNTED = (
 
 @dataclass(frozen=True)
 class Training:
-    """One network for every seed of `profile`. notebook: the first that asks. ann, how, calibration: of a fine-tuned
-    SNN."""
+    """One network for every seed of `profile`. notebook: the first that asks. The rest: of a fine-tuned SNN, its ANN
+    and the ANN's objective, what may be fine-tuned, and options of the calibration."""
 
     notebook: str
     network: Network
     profile: Profile
     ann: Network | None = None
+    objective: str = ""
     how: conversion.FineTuning = conversion.FineTuning()
     calibration: dict = field(default_factory=dict)
 
@@ -144,7 +145,8 @@ def conversion_trainings(size: ConversionSize) -> list[Training]:
 def _finetuned(notebook: str, objective: str, size: ConversionSize, how: conversion.FineTuning) -> Training:
     """As `ozdenizci2024.finetuned`, without its training."""
     network = conversion.finetuned_network(objective, size, how, {})
-    return Training(notebook, network, size.profile, conversion.ann_network(objective, size), how, size.calibration)
+    ann = conversion.ann_network(objective, size)
+    return Training(notebook, network, size.profile, ann, objective, how, size.calibration)
 
 
 def conversion_attacks(trainings: Iterable[Training], size: ConversionSize) -> list[Work]:
