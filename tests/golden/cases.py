@@ -1,14 +1,16 @@
 """Small cases with exact numbers: every kind of attack, training, calibration and inspection, in seconds.
 
-Attacks and inspections run in float64 by the reference neuron, trainings on networks with ReLU: what is left of another
-machine's rounding is far below the tolerance, a changed step, loss, surrogate width or draw is far above it.
+Attacks, inspections and trainings run in float64, with spikes by the reference neuron: what is left of another machine's
+rounding is far below the tolerance, a changed step, loss, surrogate width or draw is far above it.
 """
 
 from __future__ import annotations
 
 import tempfile
 from collections.abc import Callable
+from dataclasses import replace
 
+import chapters
 import pandas as pd
 import torch
 
@@ -20,11 +22,11 @@ from snnlib.models import Model, build_model
 from snnlib.neurons import use_kernel
 from snnlib.sparsity import gradient_by_operation, input_gradient_measures
 from snnlib.training import Recipe, fit
+from snnlib.training.inner_attack import inner_attack
 
 EPS = 4 / 255
 FEW = {"steps": 3}
 MEMBERS = ("piecewise_linear(width=1, height=1)", "exponential(height=1, rate=2)", "straight_through(height=1)")
-INNER = {"name": "pgd", "eps": 2 / 255, "steps": 2, "loss": "kl", "start": "gaussian"}
 
 
 def network(encoder: str = "direct") -> Model:
@@ -64,14 +66,23 @@ def attacked(attack: Attack, encoder: str = "direct", **options) -> pd.DataFrame
 
 
 def trained(**recipe) -> pd.DataFrame:
-    """One epoch on a few images with ReLU: loss, accuracies, and the weights' norms."""
+    """One epoch of six steps on a few images with ReLU: the loss, and how far each layer's weights went."""
     images = load_images("cifar10", train_per_class=6, test_per_class=2)
-    model = build_model("vgg11", 10, 1, width=4, spiking=False, seed=0)
+    images = replace(images, train=chapters.exact(images.train), validation=chapters.exact(images.validation))
+    model = build_model("vgg11", 10, 1, width=4, spiking=False, seed=0).double()
+    before = {name: weight.detach().clone() for name, weight in model.named_parameters() if weight.ndim > 1}
     with tempfile.TemporaryDirectory() as folder:
-        options = {"epochs": 1, "batch_size": 18, "learning_rate": 2e-3, "augmentation": "crop-flip", "seed": 3}
+        options = {"epochs": 1, "batch_size": 9, "learning_rate": 2e-3, "augmentation": "crop-flip", "seed": 3}
         history = fit(model, images, Recipe(**{**options, **recipe}), directory=folder)
-    norms = {name: weight.norm().item() for name, weight in model.named_parameters() if weight.ndim > 1}
-    return pd.DataFrame([{"loss": history.epochs[0]["loss"], **norms}])
+    after = model.state_dict()
+    moved = {name: (after[name] - weight).norm().item() for name, weight in before.items()}
+    return pd.DataFrame([{"loss": history.epochs[0]["loss"], **moved}])
+
+
+def robust(objective: str) -> dict:
+    """The objective with its inner attack of two steps, or the one that it has."""
+    attack = inner_attack(objective, 2 / 255)
+    return {"objective": objective, "attack": {**attack, "steps": 2} if attack["name"] == "pgd" else attack}
 
 
 def calibrated(**options) -> pd.DataFrame:
@@ -125,8 +136,13 @@ def _cases() -> dict[str, Callable[[], pd.DataFrame]]:
     flips = Attack("bit_flip", 8, ENCODED, norm="l0", options={"rounds": 3})
     cases["attack_bit_flip"] = lambda: attacked(flips, "phase")
     cases["training_natural"] = trained
-    cases["training_trades"] = lambda: trained(objective="trades", attack=INNER, optimiser="sgd", learning_rate=0.05)
-    return cases | {"calibration": calibrated, "by_operation": by_operation, "at_input": at_input, "spikes": counted}
+    sgd = {"optimiser": "sgd", "learning_rate": 0.02, "weight_decay": 5e-4, "schedule": "cosine"}
+    cases["training_trades"] = lambda: trained(**robust("trades"), **sgd, augmentation="crop-flip-cutout")
+    cases["training_mart"] = lambda: trained(**robust("mart"), schedule="constant")
+    cases["training_adversarial"] = lambda: trained(**robust("adversarial"), augmentation="flip")
+    cases["training_consistency"] = lambda: trained(**robust("consistency"), objective_parameters={"beta": 2.0})
+    cases |= {"calibration": calibrated, "by_operation": by_operation, "at_input": at_input, "spikes": counted}
+    return cases | chapters.cases(network, right_answers)
 
 
 CASES = _cases()
