@@ -29,10 +29,12 @@ GPU_OPTIONS = {
     "emulate_precision_casts": True,
     "realize_opcount_threshold": 0,
     "realize_reads_threshold": 0,
+    "max_fusion_size": 4096,
 }
 """Of Inductor. The first switches the contraction of a * b + c off, which rounds once where the reference rounds twice
-and flips spikes at the threshold. The others name every intermediate result, so that a stack of time steps is written
-where it is computed: else each of up to 8 frames is computed anew from the first on (T = 4: 17 loads, not 6)."""
+and flips spikes at the threshold. The others keep one kernel however many the time steps, and name every intermediate
+result, so that a stack of time steps is written where it is computed: else each of up to 8 frames is computed anew from
+the first on (T = 4: 17 loads, not 6)."""
 
 _choice = "auto"
 _compilations = 0

@@ -140,7 +140,7 @@ def test_more_neuron_steps_than_a_32_bit_index_counts(cuda):
         assert torch.equal(spikes[:, part], wanted)
 
 
-@pytest.mark.parametrize("time_steps", [1, 4, 8, 10, 16])
+@pytest.mark.parametrize("time_steps", [1, 4, 8, 10, 16, 32])
 def test_every_byte_is_read_and_written_once(cuda, time_steps):
     """From the code that Inductor generates: T loads and T stores forward, 2 T loads and T stores backward.
 
