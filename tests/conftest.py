@@ -2,18 +2,30 @@
 
 from __future__ import annotations
 
+import importlib.util
+import sys
 from collections.abc import Callable
 from pathlib import Path
+from types import ModuleType
 
-import nbformat
 import pytest
-from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 
 from snnlib.companion import paths
 from snnlib.runtime import apply_process_settings
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 apply_process_settings()
+
+
+@pytest.fixture(scope="session")
+def tiny() -> ModuleType:
+    """`training/tiny.py`: the tiny run, as a module."""
+    name = "snnlib_tiny_training_run"
+    if name not in sys.modules:
+        spec = importlib.util.spec_from_file_location(name, REPOSITORY / "tests" / "training" / "tiny.py")
+        sys.modules[name] = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(sys.modules[name])
+    return sys.modules[name]
 
 
 @pytest.fixture
@@ -34,6 +46,8 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 @pytest.fixture
 def add_notebook(home: Path) -> Callable[..., Path]:
     """A function that writes `notebooks/<name>.ipynb`: a title, a parameters cell, the given code cells."""
+    import nbformat  # not at the top: the tests for a GPU run where no notebook does
+    from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 
     def add(name: str, *code: str, parameters: str = "", prose: str = "") -> Path:
         tagged = new_code_cell(f'profile = "quick"\n{parameters}', metadata={"tags": ["parameters"]})

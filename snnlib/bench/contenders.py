@@ -11,17 +11,16 @@ from torch import Tensor, nn
 from snnlib.data.torchvision_ops import import_torchvision
 from snnlib.models import build_model
 from snnlib.neurons import IF, use_kernel
-from snnlib.runtime import default_device
 
 Layer = Callable[[Tensor], Tensor]
 
 
-def snnlib_layer() -> Layer:
+def snnlib_layer(device: str = "cpu") -> Layer:
     """IF, threshold 1, hard detached reset, atan(2), as all contenders but Norse."""
     return IF()
 
 
-def reference_layer() -> Layer:
+def reference_layer(device: str = "cpu") -> Layer:
     layer = IF()
 
     def run(currents: Tensor) -> Tensor:
@@ -31,7 +30,7 @@ def reference_layer() -> Layer:
     return run
 
 
-def spikingjelly_layer() -> Layer:
+def spikingjelly_layer(device: str = "cpu") -> Layer:
     # SpikingJelly registers Triton kernels on import; without Triton, PyTorch logs that for each of them.
     logging.getLogger("torch._library.triton").setLevel(logging.ERROR)
     from spikingjelly.activation_based import functional, neuron, surrogate
@@ -45,12 +44,12 @@ def spikingjelly_layer() -> Layer:
     return run
 
 
-def snntorch_layer() -> Layer:
+def snntorch_layer(device: str = "cpu") -> Layer:
     import snntorch
 
     layer = snntorch.Leaky(
         beta=1.0, threshold=1.0, reset_mechanism="zero", spike_grad=snntorch.surrogate.atan(alpha=2.0)
-    ).to(default_device())
+    ).to(device)
 
     def run(currents: Tensor) -> Tensor:
         membrane, spikes = torch.zeros_like(currents[0]), []
@@ -62,7 +61,7 @@ def snntorch_layer() -> Layer:
     return run
 
 
-def norse_layer() -> Layer:
+def norse_layer(device: str = "cpu") -> Layer:
     """Norse's LIFBox, its neuron without synaptic filter: an Euler step with leak and its own surrogate."""
     from norse.torch.functional.lif_box import (
         LIFBoxFeedForwardState,
@@ -81,7 +80,7 @@ def norse_layer() -> Layer:
     return run
 
 
-LIF_CONTENDERS: dict[str, Callable[[], Layer]] = {
+LIF_CONTENDERS: dict[str, Callable[[str], Layer]] = {
     "snnlib": snnlib_layer,
     "snnlib, reference": reference_layer,
     "SpikingJelly": spikingjelly_layer,
@@ -94,7 +93,7 @@ def snnlib_network() -> nn.Module:
     return build_model("sew_resnet18", 10, time_steps=1, encoder="direct").body
 
 
-class _SpikingJellyNetwork(nn.Module):
+class SpikingJellyNetwork(nn.Module):
     """SpikingJelly's SEW-ResNet-18 in multi-step mode with the read-out that Luu et al. use: the mean over time."""
 
     def __init__(self) -> None:
@@ -120,5 +119,5 @@ class _SpikingJellyNetwork(nn.Module):
 
 STEP_CONTENDERS: dict[str, Callable[[], nn.Module]] = {
     "snnlib": snnlib_network,
-    "SpikingJelly": _SpikingJellyNetwork,
+    "SpikingJelly": SpikingJellyNetwork,
 }

@@ -92,7 +92,7 @@ def _lif_rows(shape: tuple[int, ...], rounds: int, device: str, bandwidth: float
     work = "LIF forward+backward"
     currents = (0.6 * torch.rand(shape, device=device)).requires_grad_()
     upstream = torch.randn(shape, device=device)
-    layers = {name: make() for name, make in LIF_CONTENDERS.items()}
+    layers = {name: make(device) for name, make in LIF_CONTENDERS.items()}
 
     def both(layer: Callable) -> None:
         currents.grad = None
