@@ -11,7 +11,6 @@ from torch import Tensor, nn
 from snnlib.data.torchvision_ops import import_torchvision
 from snnlib.models import build_model
 from snnlib.neurons import IF, use_kernel
-from snnlib.runtime import default_device
 
 Layer = Callable[[Tensor], Tensor]
 
@@ -50,9 +49,10 @@ def snntorch_layer() -> Layer:
 
     layer = snntorch.Leaky(
         beta=1.0, threshold=1.0, reset_mechanism="zero", spike_grad=snntorch.surrogate.atan(alpha=2.0)
-    ).to(default_device())
+    )
 
     def run(currents: Tensor) -> Tensor:
+        layer.to(currents.device)
         membrane, spikes = torch.zeros_like(currents[0]), []
         for current in currents:
             spike, membrane = layer(current, membrane)
