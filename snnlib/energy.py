@@ -34,7 +34,7 @@ POOLS = (nn.AvgPool2d, nn.MaxPool2d, nn.AdaptiveAvgPool2d)
 class Connection:
     """The synapses from one spiking layer to one convolution or linear layer that its spikes reach.
 
-    synapses: int64 [C, H, W] (or [features]), how many non-zero synapses one spike of each neuron drives.
+    synapses: int64 [C, H, W] (or [features]) on the CPU, how many non-zero synapses one spike of each neuron drives.
     approximate: the same per neuron by the formula of `followup_operations`.
     """
 
@@ -169,7 +169,7 @@ def _connections(
     gradients = torch.autograd.grad(paths.sum(), list(spikes.values()), allow_unused=True)
     for layer, gradient in zip(spikes, gradients, strict=True):
         if gradient is not None:
-            synapses = gradient[0, 0].round().to(torch.int64)
+            synapses = gradient[0, 0].round().to("cpu", torch.int64)
             approximate = float(len(module.weight))
             if area is not None:
                 approximate *= area / math.prod(synapses.shape[-2:]) * math.prod(module.kernel_size)

@@ -105,7 +105,7 @@ def check_progress(
     eps², averaged over what was kept, both fall by the factor q.
     Errors: InputError for a point with zero gradient, where P is 0.
     """
-    a, w, noise = hessian.double(), point.double(), covariance.double()
+    a, w, noise = (given.cpu().double() for given in (hessian, point, covariance))
     g = a @ w
     if not g.any():
         raise InputError("the gradient at the point is zero; expected another point: there is no progress to guarantee")
@@ -140,7 +140,7 @@ def check_progress(
 def _thinned_bound(gradient: Tensor | None, density: float, keep_norm: bool) -> float:
     """Mean of ‖g‖₀ ‖g‖₂² over random choices of a share of its coordinates, relative to that of the whole g."""
     generator = torch.Generator().manual_seed(0)
-    g = torch.randn(100, generator=generator, dtype=torch.float64) if gradient is None else gradient.double()
+    g = torch.randn(100, generator=generator, dtype=torch.float64) if gradient is None else gradient.cpu().double()
     ranks = torch.rand(200, len(g), generator=generator).argsort(1).argsort(1)
     kept = g * (ranks < max(1, round(density * len(g))))
     if keep_norm:
@@ -186,7 +186,7 @@ def check_residual(block: nn.Module, x: Tensor) -> CheckResult:
     x = x.detach().requires_grad_(True)
     out = block(x)
     upstream = torch.randn(out.shape, generator=torch.Generator().manual_seed(0), dtype=out.dtype)
-    upstream = upstream * (upstream > 0)
+    upstream = (upstream * (upstream > 0)).to(out.device)
     (whole,) = torch.autograd.grad(out, x, upstream)
     path = x
     for number in range(1, block.depth + 1):
@@ -215,7 +215,7 @@ def check_pool_pair(readout: Tensor, kernel: int, *, stride: int | None = None, 
     x = torch.rand(1, 1, *size, generator=generator, dtype=torch.float64).requires_grad_(True)
     gradients = {}
     for name, pool in (("max", F.max_pool2d), ("average", F.avg_pool2d)):
-        value = (readout.double() * pool(x, kernel, stride, padding)).sum()
+        value = (readout.cpu().double() * pool(x, kernel, stride, padding)).sum()
         (gradients[name],) = torch.autograd.grad(value, x)
     norms = {name: [float(norm(g)) for norm in (l0, l1, l2)] for name, g in gradients.items()}
     windows = f"kernel {kernel}, stride {stride}, padding {padding}"
@@ -234,7 +234,7 @@ def check_l2_ratio(gradient: Tensor, *, in_ball: bool = True, seed: int = 0) -> 
     in_ball False draws from the sphere instead, where the ratio is d. Monte Carlo, within `SIGMAS` standard errors.
     Errors: InputError for a zero gradient.
     """
-    g = gradient.double()
+    g = gradient.cpu().double()
     if not g.any():
         raise InputError("the gradient is zero; expected a non-zero one: the ratio is 0/0")
     generator = torch.Generator().manual_seed(seed)
@@ -262,7 +262,7 @@ def check_poisson(
     entries = time_steps * len(x)
     if entries > 16:
         raise InputError(f"2^{entries} spike trains; expected at most 2^16: take fewer pixels or time steps")
-    trains = torch.tensor(list(itertools.product((0.0, 1.0), repeat=entries)), dtype=torch.float64)
+    trains = torch.tensor(list(itertools.product((0.0, 1.0), repeat=entries)), dtype=torch.float64, device=x.device)
     trains = trains.view(-1, time_steps, len(x))
     classes = classify(trains)
     images = (gain * torch.cat([x[None], others]).double()).clamp(max=1)
@@ -290,7 +290,8 @@ def check_gaussian(normal: Tensor, x: Tensor, sigma: float, *, curved: float = 0
     conclusion: σ Φ⁻¹(p) of the Monte-Carlo p equals the distance along n within `SIGMAS` standard errors.
     Errors: InputError where p is not in (½, 1).
     """
-    n, x = normal.double() / normal.double().norm(), x.double()
+    n, x = normal.cpu().double(), x.cpu().double()
+    n = n / n.norm()
     noise = torch.randn(DRAWS, len(x), generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
     points = x + sigma * noise
     along = points @ n

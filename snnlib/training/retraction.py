@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import accumulate
+
 import torch
 from torch import Tensor, nn
 
@@ -49,7 +51,8 @@ def nearest_on_simplex(vector: Tensor) -> Tensor:
     """The point of the probability simplex nearest to `[n]`, in the Euclidean norm: max(vector − γ, 0)."""
     falling = vector.sort(descending=True).values
     counts = torch.arange(1, len(vector) + 1, device=vector.device)
-    excess = (falling.cumsum(0) - 1) / counts
+    # CUDA has no cumsum in a fixed order.
+    excess = (torch.stack(list(accumulate(falling.unbind()))) - 1) / counts
     kept = (falling > excess).sum()
     return (vector - excess[kept - 1]).clamp_min(0)
 
