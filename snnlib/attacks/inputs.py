@@ -97,7 +97,7 @@ def check_logits_shape(logits: Tensor, count: int) -> None:
 
 def _kind_of(output: object) -> str:
     if isinstance(output, tuple | list):
-        return f"a {type(output).__name__} of {', '.join(map(_kind_of, output[:4]))}{', ...' if output[4:] else ''}"
+        return f"{type(output).__name__} of {', '.join(map(_kind_of, output[:4]))}{', ...' if output[4:] else ''}"
     return str(list(output.shape)) if isinstance(output, Tensor) else type(output).__name__
 
 

@@ -307,7 +307,7 @@ def test_bare_tuples_and_time_first_outputs_are_refused_with_the_remedy(output):
             return super().forward(x) if output == "tuple" else super().forward(x)[0]
 
     images, labels = torch.rand(5, 1, 6, 6), torch.zeros(5, dtype=torch.int64)
-    kind = r"a tuple of \[4, 5, 3\], \[4, 5, 3\]" if output == "tuple" else r"\[4, 5, 3\]"
+    kind = r"tuple of \[4, 5, 3\], \[4, 5, 3\]" if output == "tuple" else r"\[4, 5, 3\]"
     refused = rf"the model returned {kind}; expected logits \[5, classes\]; .* wrap it: snnlib.wrap.callable"
     for attempt in (pgd, ensemble_attack, adaptive_ensemble, lambda *inputs: audit(*inputs, effort=SMALL)):
         with pytest.raises(InputError, match=refused):
