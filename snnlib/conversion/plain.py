@@ -60,7 +60,7 @@ class AtEveryStep(nn.Module):
     def forward(self, x: Tensor, steps: torch.Size) -> Tensor:
         if not isinstance(self.activation, LIF):
             return self.activation(x)
-        currents = x.expand(steps[0], *x.shape) if len(x) == steps[1] else x.unflatten(0, steps)
+        currents = x.expand(steps[0], *x.shape) if x.shape[0] == steps[1] else x.unflatten(0, steps)
         return self.activation(currents).flatten(0, 1)
 
 
@@ -78,7 +78,7 @@ class MaxOfRates(nn.Module):
         self.pool = pool
 
     def forward(self, x: Tensor, steps: torch.Size) -> Tensor:
-        if len(x) == steps[1]:
+        if x.shape[0] == steps[1]:
             return self.pool(x)
         highest = self.pool(x.unflatten(0, steps).cumsum(0).flatten(0, 1)).unflatten(0, steps)
         return torch.cat([highest[:1], highest.diff(dim=0)]).flatten(0, 1)
@@ -86,7 +86,7 @@ class MaxOfRates(nn.Module):
 
 def repeated(x: Tensor, steps: torch.Size) -> Tensor:
     """`[N, ...]`, the same at every step, as `[T·N, ...]`; what is so already stays."""
-    return x if len(x) == steps.numel() else x.expand(steps[0], *x.shape).flatten(0, 1)
+    return x if x.shape[0] == steps.numel() else x.expand(steps[0], *x.shape).flatten(0, 1)
 
 
 class PlainBody(nn.Module):
@@ -102,7 +102,7 @@ class PlainBody(nn.Module):
     def forward(self, encoded: Tensor) -> Tensor:
         steps = encoded.shape[:2]
         logits = self.network(encoded[0] if is_static(encoded) else encoded.flatten(0, 1), steps)
-        return logits if len(logits) == steps[1] else logits.unflatten(0, steps).mean(0)
+        return logits if logits.shape[0] == steps[1] else logits.unflatten(0, steps).mean(0)
 
 
 def plain_model(ann: nn.Module) -> Model:
