@@ -24,6 +24,7 @@ __all__ = [
     "sparsity",
     "theory",
     "training",
+    "wrap",
 ]
 
 

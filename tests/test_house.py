@@ -23,7 +23,7 @@ FLOORS = (
     ("encoding",),
     ("models", "data"),
     ("attacks",),
-    ("training",),
+    ("training", "wrap"),
     ("sparsity", "energy", "conversion"),
     ("theory",),
     ("audit",),

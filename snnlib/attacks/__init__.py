@@ -31,7 +31,8 @@ paid by a sample that is never fooled; the others leave the batch at the step th
 No weight gradients are computed, a static input runs through the first layer once instead of T times, and a batch that
 shrinks does not compile the neuron kernels again.
 
-A model that is not from here passes a few images twice more, uncounted, before an attack: see `entrance`. One attack
+A model that is not from here passes a few images twice more, uncounted, before an attack: see `entrance`; three times
+more again where a surrogate of another framework is exchanged: see `check_exchange` in `prepared`. One attack
 runs at a time in a process: threads wait for each other, because an attack changes how its model is differentiated.
 """
 

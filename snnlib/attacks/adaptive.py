@@ -13,10 +13,10 @@ import torch
 from torch import Tensor, nn
 
 from snnlib.attacks.budget import Budget
-from snnlib.attacks.ensemble import MEMBERS, EnsembleResult, MemberResult
+from snnlib.attacks.ensemble import EnsembleResult, MemberResult, members_for
 from snnlib.attacks.gradients import SpikeGradient
 from snnlib.attacks.gradients.per_sample import PerSample
-from snnlib.attacks.inputs import check_count
+from snnlib.attacks.inputs import check_count, check_inputs
 from snnlib.attacks.session import Session, open_session, select
 from snnlib.attacks.starts import starting_point
 from snnlib.errors import InputError
@@ -62,8 +62,9 @@ def adaptive_ensemble(
 ) -> AdaptiveResult:
     """Attack in turns: trials of two members, then climbs by the one that came higher on this sample.
 
-    images: [N, C, H, W] in [0, 1]. labels: [N] class numbers. members: name to gradient; None = those of `MEMBERS` that
-    share the network's forward, 18 of 19. steps: gradients per sample at most. generator: the seed of the starts.
+    images: [N, C, H, W] in [0, 1]. labels: [N] class numbers. members: name to gradient; None = those of
+    `members_for(model)` that share the network's forward, 18 of 19 for our neurons. steps: gradients per sample at
+    most. generator: the seed of the starts.
 
     Turns start from random points. First come trials of 12 steps, one for each of `FIRST` (others in their order where
     `members` lacks them), then climbs of 20 steps by the member with the highest loss, on this sample, at any point
@@ -79,7 +80,9 @@ def adaptive_ensemble(
     point per step, one at the end of each turn).
     Errors: InputError for parameters that do not fit, and a `batch_norm` other than "eval".
     """
-    members = {name: member for name, member in MEMBERS.items() if member.same_forward} if members is None else members
+    check_inputs(model, images, labels, budget, generator)
+    if members is None:
+        members = {name: member for name, member in members_for(model).items() if member.same_forward}
     steps = check_count("steps", steps)
     if batch_norm != "eval":
         raise InputError(f"batch_norm is {batch_norm!r}; the adaptive ensemble needs 'eval': its samples leave")

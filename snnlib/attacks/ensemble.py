@@ -47,6 +47,14 @@ MEMBERS: dict[str, SpikeGradient] = _members()
 """
 
 
+def members_for(model: nn.Module) -> dict[str, SpikeGradient]:
+    """Those of `MEMBERS` that reach the model's neurons: all 19, or the 17 surrogates for neurons of other frameworks.
+
+    All 19 too for a model without neurons, which then says so.
+    """
+    return {name: member for name, member in MEMBERS.items() if member.reaches(model)} or MEMBERS
+
+
 @dataclass(frozen=True, repr=False)
 class MemberResult:
     """What one member did. index: [n] int64, the samples it ran on, as positions in the batch; result: of these n."""
@@ -93,19 +101,20 @@ def ensemble_attack(
     """Run `attack`, whole and from an own random start, once for each member on the samples that still stand.
 
     images: [N, C, H, W] in [0, 1]. labels: [N] class numbers. attack: a key of `ATTACKS`; `options` go to it.
-    members: name to gradient, in the order of running; None = `MEMBERS`. generator: gives the seed; a member's own is
-    derived from it and the member's number, so its random start is the same whoever ran before, and `alone` or not.
+    members: name to gradient, in the order of running; None = `members_for(model)`. generator: gives the seed; a
+    member's own is derived from it and the member's number, so its random start is the same whoever ran before, and
+    `alone` or not.
     alone: every member runs on every sample, which gives the table of single members at the price of all of them.
     Cost of a sample that survives: members · the attack's cost, and the ReLU proxy's additional forwards.
     Errors: InputError for an unknown attack or no members, and what the attack refuses.
     **Source:** Özdenizci & Legenstein 2024, section 5.1 and authors' code (attack/ensemble.py).
     """
-    members = MEMBERS if members is None else members
     if attack not in ATTACKS:
         raise InputError(f"attack is {attack!r}; expected one of {', '.join(ATTACKS)}; choose one of these")
+    check_inputs(model, images, labels, budget, generator)
+    members = members_for(model) if members is None else members
     if not members:
         raise InputError("the ensemble has no members; expected at least one, such as MEMBERS")
-    check_inputs(model, images, labels, budget, generator)
     standing = torch.arange(len(images), device=images.device)
     by_member: dict[str, MemberResult] = {}
     for number, (name, gradient) in enumerate(members.items()):

@@ -129,7 +129,7 @@ def _changed_between_calls(model: nn.Module, forward: Callable[[Tensor], Tensor]
         kept = {name: value.clone() for name, value in _kept_tensors(model)}
         rewind()
         second = forward(few)
-    if not (isinstance(first, Tensor) and isinstance(second, Tensor)) or _same_logits(first, second):
+    if not (isinstance(first, Tensor) and isinstance(second, Tensor)) or same_logits(first, second):
         return None
     changed = [name for name, value in _kept_tensors(model) if name in kept and not same_values(value, kept[name])]
     return f", and {changed[0]} has changed" if changed else ""
@@ -165,7 +165,8 @@ def same_values(one: Tensor, two: Tensor) -> bool:
     return torch.equal(one, two) or bool(((one == two) | (one.isnan() & two.isnan())).all())
 
 
-def _same_logits(one: Tensor, two: Tensor) -> bool:
+def same_logits(one: Tensor, two: Tensor) -> bool:
+    """Equal up to `SAME_LOGITS` of the largest."""
     if one.shape != two.shape:
         return False
     gap, scale = (one - two).abs(), one.abs().amax() if one.numel() else 0

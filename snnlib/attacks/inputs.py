@@ -84,11 +84,21 @@ def _check_labels(labels: Tensor, count: int) -> None:
 
 def check_logits_shape(logits: Tensor, count: int) -> None:
     """Errors: InputError unless `logits` are [count, classes] with two classes or more."""
-    if not isinstance(logits, Tensor) or logits.dim() != 2 or len(logits) != count or logits.shape[1] < 2:
-        shape = list(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
+    if isinstance(logits, tuple | list) or (isinstance(logits, Tensor) and logits.dim() == 3):
         raise InputError(
-            f"the model returned {shape}; expected logits [{count}, classes] with at least 2 classes"
+            f"the model returned {_kind_of(logits)}; expected logits [{count}, classes]; if these are spikes over "
+            'time, wrap it: snnlib.wrap.callable(model, readout="count"), or snnlib.wrap.snntorch, spikingjelly, norse'
         )
+    if not isinstance(logits, Tensor) or logits.dim() != 2 or len(logits) != count or logits.shape[1] < 2:
+        raise InputError(
+            f"the model returned {_kind_of(logits)}; expected logits [{count}, classes] with at least 2 classes"
+        )
+
+
+def _kind_of(output: object) -> str:
+    if isinstance(output, tuple | list):
+        return f"{type(output).__name__} of {', '.join(map(_kind_of, output[:4]))}{', ...' if output[4:] else ''}"
+    return str(list(output.shape)) if isinstance(output, Tensor) else type(output).__name__
 
 
 def check_logits(logits: Tensor, labels: Tensor, loss: str = "ce", fewest_classes: int = 2) -> None:

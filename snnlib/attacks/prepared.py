@@ -6,12 +6,15 @@ import threading
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 
+import torch
 from torch import Tensor, nn
 from torch.jit import ScriptModule
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from snnlib.attacks.entrance import PROBED, equal_draws, explained, same_logits
 from snnlib.attacks.gradients import SpikeGradient, SpikeRule, bptt
 from snnlib.errors import InputError
+from snnlib.neurons import foreign_neurons
 from snnlib.neurons.surrogates import Surrogate
 
 BATCH_NORM_MODES = ("eval", "train", "train-and-keep")
@@ -138,6 +141,33 @@ def prepared(
         # One by one: TorchScript refuses `model.requires_grad_`.
         _set_requires_grad(dict.fromkeys(model.parameters(), False))
         yield lent
+
+
+def check_exchange(model: nn.Module, gradient: Surrogate | SpikeGradient | None, x: Tensor) -> None:
+    """Errors: InputError where neurons of another framework fire otherwise once their surrogate is exchanged, as those
+    do that compile it into their own kernels: it would be another function.
+
+    x: images; looks at the first, with equal random numbers. A model that differs from itself is left to others.
+    """
+    if gradient is None or not foreign_neurons(model):
+        return
+    few = x[:PROBED]
+    with torch.no_grad(), explained(model, few), equal_draws(few.device, model) as rewind:
+
+        def logits(gradient: Surrogate | SpikeGradient | None) -> Tensor:
+            rewind()
+            with prepared(model, gradient=gradient):
+                return model(few)
+
+        own = logits(None)
+        if not isinstance(own, Tensor) or not same_logits(own, logits(None)):
+            return
+        other = logits(gradient)
+    if not same_logits(own, other):
+        raise InputError(
+            f"with the surrogate {gradient} the model's neurons fire otherwise: this would be another function; "
+            "pass gradient=None"
+        )
 
 
 def _with_mode(model: nn.Module) -> list[nn.Module]:

@@ -19,7 +19,7 @@ from snnlib.attacks.gradients import SpikeGradient
 from snnlib.attacks.inputs import check_count, check_flag, check_inputs, check_logits, check_logits_shape
 from snnlib.attacks.keyed_noise import KeyedNoise, controlled_draws
 from snnlib.attacks.losses import Context, find_loss, wrong_classes
-from snnlib.attacks.prepared import PreparedModel, prepared
+from snnlib.attacks.prepared import PreparedModel, check_exchange, prepared
 from snnlib.attacks.result import AttackResult, checked_result
 from snnlib.errors import InputError
 from snnlib.neurons.surrogates import Surrogate
@@ -360,6 +360,8 @@ def open_session(
     eot = check_count("eot", eot)
     check_flag("early_stop", early_stop)
     find_loss(loss)
+    with torch.inference_mode(False):
+        check_exchange(model, gradient, images)
     with (
         torch.inference_mode(False),
         torch.no_grad(),

@@ -91,7 +91,6 @@ class Case:
         """[N, classes] of the clean images in eval mode. Errors: InputError for logits that cannot be audited."""
         with explained(self.model, self.images):
             logits = self.deployed(self.images)
-        check_logits_shape(logits, len(self.images))
         check_logits(logits, self.labels)
         return logits
 
@@ -113,9 +112,13 @@ class Case:
         return self.correct[~found[self.correct]]
 
     def deployed(self, x: Tensor) -> Tensor:
-        """Logits in eval mode, without a graph."""
+        """Logits in eval mode, without a graph. Errors: InputError for what are no logits."""
+        parts = []
         with torch.no_grad(), prepared(self.model):
-            return torch.cat([self.model(batch) for batch in x.split(self.batch_size)])
+            for batch in x.split(self.batch_size):
+                parts.append(self.model(batch))
+                check_logits_shape(parts[-1], len(batch))
+        return torch.cat(parts)
 
     def margins(self, x: Tensor, labels: Tensor) -> Tensor:
         """[n] strongest wrong logit minus the right one."""

@@ -6,13 +6,10 @@ import torch
 from torch import Tensor, nn
 
 from snnlib.attacks.apgd import apgd
-from snnlib.attacks.entrance import equal_draws
-from snnlib.attacks.gradients import SpikeGradient, parse_gradient
-from snnlib.attacks.gradients.base import BackpropagationThroughTime
+from snnlib.attacks.gradients import parse_gradient
 from snnlib.attacks.projected_gradient import pgd
 from snnlib.attacks.same_function import POOL_GRADIENTS, dense_pool_gradient
 from snnlib.audit.case import GRADES, Case, CouldNotDo
-from snnlib.audit.foreign import exchanged_surrogates, foreign_neurons
 from snnlib.audit.report import Finding
 from snnlib.encoding import Encoder, encoder_gradient
 from snnlib.neurons import neurons_of
@@ -39,13 +36,14 @@ def loss_gain(case: Case) -> Finding:
 def ensemble_gain(case: Case) -> Finding:
     """Do other surrogates find what as many runs by the training surrogate missed?"""
     members = {name: parse_gradient(name) for name in case.effort.members}
-    if not neurons_of(case.model):
-        members = {name: each for name, each in members.items() if isinstance(each, BackpropagationThroughTime)}
+    members = {name: gradient for name, gradient in members.items() if gradient.reaches(case.model)}
+    if not members:
+        raise CouldNotDo("no neuron of snnlib, snnTorch, SpikingJelly, Norse or sinabs that another surrogate reaches")
     return _gain(
         case,
         "ensemble_gain",
         f"PGD by {len(members)} gradients, on what {case.effort.restarts} runs by its own left",
-        {f"PGD, {name}": _by(case, gradient) for name, gradient in members.items()},
+        {f"PGD, {name}": {"gradient": gradient} for name, gradient in members.items()},
         "the training surrogate hides what others see: attack with the ensemble",
     )
 
@@ -58,7 +56,7 @@ def backward_rule_gain(case: Case) -> Finding:
         case,
         "backward_rule_gain",
         "PGD by BPTR, ASSG, RGA, HART and PDSG, on what its own surrogate left",
-        {f"PGD, {name}": _by(case, parse_gradient(name)) for name in BACKWARD_RULES},
+        {f"PGD, {name}": {"gradient": parse_gradient(name)} for name in BACKWARD_RULES},
         "backpropagation through time hides what these see: attack with them too",
     )
 
@@ -135,20 +133,3 @@ def _gain(case: Case, name: str, measured: str, runs: dict[str, dict], remark: s
     }
     rule = f"samples found beyond as many further runs of its own, where the 95 % interval excludes none; {GRADES}"
     return Finding(name, measured, numbers, rule, outcome, remark)
-
-
-def _by(case: Case, gradient: SpikeGradient) -> dict:
-    """Options by which this model is attacked with another gradient; with foreign neurons a surrogate's."""
-    if neurons_of(case.model):
-        return {"gradient": gradient}
-    if not foreign_neurons(case.model):
-        raise CouldNotDo("no neuron of snnlib, snnTorch or SpikingJelly whose surrogate could be exchanged")
-    batch = case.images[: case.batch_size]
-    with equal_draws(batch.device, case.model) as rewind:
-        own = case.deployed(batch)
-        rewind()
-        with exchanged_surrogates(case.model, gradient.surrogate):
-            other = case.deployed(batch)
-    if not torch.equal(own, other):
-        raise CouldNotDo("with another surrogate the neurons fire otherwise: this would be another function")
-    return {"around": exchanged_surrogates(case.model, gradient.surrogate)}

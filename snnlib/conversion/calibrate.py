@@ -43,7 +43,7 @@ class LayerThreshold:
 
 def calibrate(
     snn: Model,
-    image_set: ImageSet,
+    image_set: ImageSet | Tensor,
     *,
     percentile: float = 0.997,
     time_steps: int = 100,
@@ -61,7 +61,8 @@ def calibrate(
     It acts before the next layer's currents are computed. BatchNorm normalises by the current batch, pooled over
     batch, time and space; all else is in eval mode. The model keeps its modes, statistics and number of time steps.
 
-    image_set: training images, drawn by `seed`, each batch augmented ("crop-flip": the paper's training; "none").
+    image_set: training images, or a tensor of them, drawn by `seed`, each batch augmented ("crop-flip": the paper's
+    training; "none").
     batches: 10 in the paper's text, 11 in the authors' code. second_threshold: "own" takes a residual block's second
     threshold from its own current, like any other; "running maximum" is the authors' code, where the maximum goes on
     from the block's first layer: never lower, and at times so high that the layer falls silent, which is an error here.

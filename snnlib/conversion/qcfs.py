@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from snnlib import checks
+from snnlib.conversion.plain import as_model
 from snnlib.errors import InputError
 from snnlib.models import Model
 from snnlib.models.layers import first_weight
@@ -68,15 +69,16 @@ class ShiftedIF(LIF):
         return threshold * super().forward(shifted)
 
 
-def with_qcfs(ann: Model, levels: int, threshold: float = 4.0) -> Model:
+def with_qcfs(ann: nn.Module, levels: int, threshold: float = 4.0) -> Model:
     """A copy of an ANN with a `QCFS` of its own in the place of every ReLU; `ann` is left alone.
 
-    It encodes one time step: all steps of an ANN are the same. `config` still describes the network with ReLU.
-    Errors: InputError for an ANN without ReLU, and those of `QCFS`.
+    ann: of `build_model`, or any that `plain_model` takes. The copy encodes one time step: all steps of an ANN are the
+    same. `config` still describes the network with ReLU.
+    Errors: InputError for an ANN without ReLU, and those of `QCFS` and `plain_model`.
     """
-    changed = copy.deepcopy(ann)
+    changed = copy.deepcopy(as_model(ann))
     like = first_weight(ann)
-    _replace(changed, nn.ReLU, lambda relu: QCFS(levels, threshold).to(device=like.device, dtype=like.dtype))
+    replace_modules(changed, nn.ReLU, lambda relu: QCFS(levels, threshold).to(device=like.device, dtype=like.dtype))
     changed.encoder.time_steps = 1
     return changed
 
@@ -89,7 +91,7 @@ def qcfs_to_if(ann: Model, time_steps: int) -> Model:
     """
     time_steps = checks.whole("time_steps", time_steps)
     snn = copy.deepcopy(ann)
-    _replace(snn, QCFS, _fitting_neuron)
+    replace_modules(snn, QCFS, _fitting_neuron)
     snn.encoder.time_steps = time_steps
     return snn
 
@@ -101,7 +103,7 @@ def _fitting_neuron(activation: QCFS) -> ShiftedIF:
     return ShiftedIF(nn.Parameter(activation.threshold.detach().clone()))
 
 
-def _replace(model: nn.Module, kind: type[nn.Module], make: Callable[[nn.Module], nn.Module]) -> None:
+def replace_modules(model: nn.Module, kind: type[nn.Module], make: Callable[[nn.Module], nn.Module]) -> None:
     """Put `make(module)` in the place of every module of a kind."""
     places = [
         (parent, name)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from torch import nn
+from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from snnlib.conversion.batches import shuffled_batches
@@ -56,7 +56,7 @@ def reset_statistics(model: nn.Module) -> None:
 
 def reestimate_statistics(
     model: Model,
-    image_set: ImageSet,
+    image_set: ImageSet | Tensor,
     *,
     batches: int = 10,
     batch_size: int = 64,

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping
 
 import torch
 from torch import Tensor, nn
 
+from snnlib import checks
+from snnlib.conversion.plain import as_model
+from snnlib.conversion.qcfs import replace_modules
+from snnlib.conversion.statistics import reset_statistics
 from snnlib.errors import InputError
 from snnlib.models import Model, build_model
+from snnlib.models.build import NEURON_OPTIONS, parse_surrogate
 from snnlib.models.layers import first_weight
 from snnlib.neurons import LIF, neurons_of
 
@@ -31,26 +37,41 @@ Beside them `bias=True` where the network has the choice: a VGG's convolutions a
 _STATISTICS = ("running_mean", "running_var", "num_batches_tracked")
 
 
-def copy_weights(ann: Model, *, time_steps: int = 8, **snn_options) -> Model:
+def copy_weights(ann: nn.Module, *, time_steps: int = 8, **snn_options) -> Model:
     """A new SNN with the ANN's weights and BatchNorm affine parameters, on its device; the ANN is left alone.
 
     The SNN is `ann`'s own definition with spiking units of `PAPER_SNN` in the place of ReLU; `snn_options` are
-    arguments of `build_model` that differ from that. BatchNorm statistics are those of a new network (mean 0,
-    variance 1), thresholds 1 and trainable until they are calibrated; biases that the ANN does not have start at 0.
+    arguments of `build_model` that differ from that, of its neurons alone where `ann` is not from there. BatchNorm
+    statistics are those of a new network (mean 0, variance 1), thresholds 1 and trainable until they are calibrated;
+    biases that a network of `build_model` does not have start at 0.
 
     **Source:** Özdenizci & Legenstein 2024, section on conversion; their code (main_train.py).
-    Errors: InputError for a model that was not made by `build_model` or spikes already, and those of
+    Errors: InputError for a model that spikes already, or that `plain_model` cannot take, and those of
     `transfer_weights`.
     """
-    if not isinstance(ann, Model) or not ann.config:
-        raise InputError(f"the ANN is a {type(ann).__name__}; expected a model made by build_model(..., spiking=False)")
+    ann = as_model(ann)
     if neurons_of(ann):
         raise InputError("the ANN has spiking layers already; expected a model made by build_model(..., spiking=False)")
+    if not ann.config:
+        return _with_neurons(ann, checks.whole("time_steps", time_steps), {**PAPER_SNN, **snn_options})
     options = {**PAPER_SNN, **({"bias": True} if "bias" in ann.config else {}), **snn_options}
     snn = build_model(**{**ann.config, **options, "time_steps": time_steps, "spiking": True})
     like = first_weight(ann)
     snn.to(device=like.device, dtype=like.dtype)
     transfer_weights(ann.state_dict(), snn)
+    return snn
+
+
+def _with_neurons(ann: Model, time_steps: int, options: dict) -> Model:
+    unknown = sorted(options.keys() - {*NEURON_OPTIONS, *PAPER_SNN})
+    if unknown:
+        raise InputError(f"snn_options has {unknown[0]!r}; expected some of {', '.join(NEURON_OPTIONS)}")
+    neuron = {name: options[name] for name in NEURON_OPTIONS if name in options}
+    neuron["surrogate"] = parse_surrogate(neuron["surrogate"])
+    snn, like = copy.deepcopy(ann), first_weight(ann)
+    replace_modules(snn, nn.ReLU, lambda relu: LIF(**neuron).to(device=like.device, dtype=like.dtype))
+    reset_statistics(snn)
+    snn.encoder.time_steps = time_steps
     return snn
 
 

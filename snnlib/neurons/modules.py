@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from snnlib.errors import InputError
 from snnlib.neurons import kernels
 from snnlib.neurons.autograd import lif_multi_step
+from snnlib.neurons.foreign import exchanged_surrogates
 from snnlib.neurons.reference import as_floats
 from snnlib.neurons.surrogates import Surrogate, atan
 
@@ -120,12 +121,16 @@ def call_name(name: str, call: int) -> str:
 
 @contextmanager
 def attacker_surrogate(model: nn.Module, surrogate: Surrogate | None) -> Iterator[None]:
-    """Inside, every neuron of `model` is differentiated by `surrogate` (None: by its own); restored on exit."""
+    """Inside, every neuron of `model` is differentiated by `surrogate` (None: by its own); restored on exit.
+
+    Those of other frameworks too, as far as `neurons.foreign` knows them.
+    """
     changed = [] if surrogate is None else [(layer, layer.surrogate) for layer in neurons_of(model)]
     for layer, _ in changed:
         layer.surrogate = surrogate
     try:
-        yield
+        with exchanged_surrogates(model, surrogate):
+            yield
     finally:
         for layer, own in changed:
             layer.surrogate = own

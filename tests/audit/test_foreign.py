@@ -8,9 +8,8 @@ from torch import Tensor, nn
 
 from snnlib.attacks import Budget
 from snnlib.audit import Effort, audit
-from snnlib.audit.foreign import exchanged_surrogates, foreign_neurons
 from snnlib.errors import InputError
-from snnlib.neurons import surrogates
+from snnlib.neurons import exchanged_surrogates, foreign_neurons, surrogates
 
 MEMBERS = ("piecewise_linear(width=1)", "exponential(height=0.3, rate=2)")
 SMALL = Effort(steps=4, queries=20, members=MEMBERS, restarts=2, draws=2, eot=2, grid=3, pictured=3, eps_factors=(1.0,))

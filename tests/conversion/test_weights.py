@@ -128,5 +128,5 @@ def test_single_tensors_that_are_missing_or_left_over_are_named(make_ann):
 def test_models_that_are_no_ann_are_refused(make_ann):
     with pytest.raises(InputError, match="the ANN has spiking layers already"):
         copy_weights(build_model("spiking_resnet18", 3, 4, width=2))
-    with pytest.raises(InputError, match="the ANN is a Linear; expected a model made by build_model"):
+    with pytest.raises(InputError, match="Linear has no ReLU; expected some: they become the spiking neurons"):
         copy_weights(nn.Linear(2, 2))

@@ -19,7 +19,17 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from snnlib.errors import InputError
-from snnlib.neurons import LIF, Surrogate, attacker_surrogate, lif_multi_step, neurons_of, surrogates
+from snnlib.neurons import (
+    LIF,
+    Surrogate,
+    attacker_surrogate,
+    exchanged_surrogates,
+    foreign_neurons,
+    lif_multi_step,
+    neurons_of,
+    surrogates,
+)
+from snnlib.neurons.foreign import Slope
 from snnlib.neurons.reference import membrane_dtype
 
 PulledBack = Callable[[Tensor], Tensor]
@@ -158,26 +168,42 @@ class SpikeGradient:
         """A rule without a past."""
         raise NotImplementedError
 
+    @property
+    def foreign_slope(self) -> Slope | None:
+        """What differentiates neurons of other frameworks; None for a rule that stands in a neuron's whole forward."""
+        return None
+
     @contextmanager
     def applied(self, model: nn.Module) -> Iterator[SpikeRule]:
         """Inside, every neuron of `model` follows one new rule, which is yielded; restored on exit.
 
-        Errors: InputError for a model without `snnlib` neurons.
+        Neurons of other frameworks follow `foreign_slope`. Errors: InputError for a model without neurons to follow.
         """
         self.check(model)
         rule, own = self.new_rule(), [(layer, layer.rule) for layer in neurons_of(model)]
         for layer, _ in own:
             layer.rule = rule
         try:
-            yield rule
+            with exchanged_surrogates(model, self.foreign_slope):
+                yield rule
         finally:
             for layer, earlier in own:
                 layer.rule = earlier
 
+    def reaches(self, model: nn.Module) -> bool:
+        """Whether the model has a neuron that this gradient differentiates."""
+        return bool(neurons_of(model) or (self.foreign_slope and foreign_neurons(model)))
+
     def check(self, model: nn.Module) -> None:
-        """Errors: InputError for a model without `snnlib` neurons."""
-        if not neurons_of(model):
-            raise InputError(f"gradient is {self}, but the model has no snnlib neuron; pass gradient=None")
+        """Errors: InputError for a model that it does not reach."""
+        if self.reaches(model):
+            return
+        if foreign_neurons(model):
+            raise InputError(
+                f"gradient is {self}, a rule for snnlib's neurons, and the model's are of another framework; expected "
+                "a surrogate, such as surrogates.atan(alpha=2.0)"
+            )
+        raise InputError(f"gradient is {self}, but the model has no snnlib neuron; pass gradient=None")
 
 
 class _SurrogateRule(MembraneRule):
@@ -197,6 +223,10 @@ class BackpropagationThroughTime(SpikeGradient):
     @property
     def name(self) -> str:
         return repr(self.surrogate)
+
+    @property
+    def foreign_slope(self) -> Slope:
+        return self.surrogate
 
     def new_rule(self) -> SpikeRule:
         return _SurrogateRule(self.surrogate)

@@ -19,6 +19,7 @@ from snnlib.attacks.gradients.base import (
 )
 from snnlib.errors import InputError
 from snnlib.neurons import LIF
+from snnlib.neurons.foreign import Slope
 
 
 class _PerSampleRule(SpikeRule):
@@ -50,6 +51,18 @@ class _PerSampleRule(SpikeRule):
 
         return pull_back
 
+    def foreign_slope(self, u: Tensor, slopes: list[Slope]) -> Tensor:
+        """As `SpikeGradient.foreign_slope`, with `slopes[number]` for the samples that chose the gradient `number`."""
+        if len(u) != sum(map(len, self._rows.values())):
+            raise InputError(
+                f"a neuron fires on {list(u.shape)}; expected one row per sample; use ensemble_attack, or "
+                "surrogates one by one"
+            )
+        slope = torch.zeros_like(u)
+        for number, rows in self._rows.items():
+            slope[rows] = slopes[number](u[rows])
+        return slope
+
     def _groups(self) -> Iterator[tuple[Tensor, SpikeRule]]:
         return ((rows, self._rules[number]) for number, rows in self._rows.items())
 
@@ -75,6 +88,11 @@ class PerSample(SpikeGradient):
     @property
     def name(self) -> str:
         return f"{self.family}({' | '.join(gradient.name for gradient in self.gradients)})"
+
+    @property
+    def foreign_slope(self) -> Slope | None:
+        slopes = [gradient.foreign_slope for gradient in self.gradients]
+        return None if None in slopes else lambda u: self._rule.foreign_slope(u, slopes)
 
     def choose(self, choice: Tensor) -> None:
         """choice: `[n]` int64, a position in `gradients` for each sample of the passes that follow."""
