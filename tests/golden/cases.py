@@ -1,7 +1,7 @@
 """Small cases with exact numbers: every kind of attack, training, calibration and inspection, in seconds.
 
-Attacks, inspections and trainings run in float64, with spikes by the reference neuron: what is left of another machine's
-rounding is far below the tolerance, a changed step, loss, surrogate width or draw is far above it.
+Attacks, inspections and trainings run in float64, with spikes by the reference neuron: what is left of the rounding of
+another machine is far below the tolerance, a changed step, loss, surrogate width or draw is far above it.
 """
 
 from __future__ import annotations

@@ -6,7 +6,6 @@ from collections.abc import Callable
 from functools import partial
 
 import pandas as pd
-import torch
 from torch import Tensor
 
 from snnlib.audit import AuditReport

@@ -18,7 +18,6 @@ from snnlib.attacks import Budget, pgd
 from snnlib.commands import OneLineParser, exit_code
 from snnlib.companion.measure.networks import build_network, build_recipe
 from snnlib.companion.ozdenizci2024 import networks as conversion
-from snnlib.companion.report.figures import table_markdown
 from snnlib.companion.sizes import ConversionSize, conversion_size
 from snnlib.conversion import calibrate, copy_weights, scale_thresholds, set_trainable
 from snnlib.data import ImageSplits
@@ -90,7 +89,7 @@ def main(arguments: list[str] | None = None) -> int:
         options = parser.parse_args(arguments)
         size = conversion_size(options.profile)
         with tempfile.TemporaryDirectory() as folder:
-            print(table_markdown(search(size, conversion.images_of(size, options.data_dir), Path(folder))))
+            print(search(size, conversion.images_of(size, options.data_dir), Path(folder)).to_string(index=False))
         return 0
 
     return exit_code(command)
