@@ -187,7 +187,7 @@ TABLE: dict[str, tuple] = {
     "profile.time_steps":              (8,             8,                 10,                10),
     "profile.seeds":                   ((0, 1),        (0, 1),            (0, 1),            (0, 1, 2)),
     "profile.epochs":                  (2,             6,                 8,                 100),
-    "profile.batch_size":              (20,            64,                64,                16),
+    "profile.batch_size":              (20,            64,                128,               16),
     "profile.attack_batch_size":       (20,            50,                50,                16),
     "profile.learning_rate":           (4e-3,          4e-3,              1e-3,              1e-3),
     "profile.weight_decay":            (5e-4,          5e-4,              1e-3,              1e-3),
@@ -220,11 +220,12 @@ TABLE: dict[str, tuple] = {
     "conversion.augmentation":         ("flip",        "crop-flip",       "crop-flip",       "crop-flip-cutout"),
     "conversion.finetune": (
         {**_FINE, "epochs": 1, "batch_size": 10}, {**_FINE, "epochs": 1},
-        {**_FINE, "epochs": 3, "batch_size": 128, "threshold_learning_rate": 3e-3},
+        {**_FINE, "epochs": 3, "batch_size": 128, "learning_rate": 1e-3, "threshold_learning_rate": 3e-3},
         {**_FINE, **_SGD, "epochs": 60},
     ),
     "conversion.end_to_end": (
-        {**_SCRATCH, "batch_size": 10, "schedule": "cosine"}, _SCRATCH, {**_SCRATCH, "batch_size": 128},
+        {**_SCRATCH, "batch_size": 10, "schedule": "cosine"}, _SCRATCH,
+        {**_SCRATCH, "batch_size": 128, "learning_rate": 4e-3},
         {**_SGD, "learning_rate": 0.1, "weight_decay": 5e-4},
     ),
     "conversion.end_to_end_epochs": tuple(
