@@ -23,6 +23,7 @@ from torch import Tensor, nn
 
 from snnlib import checks
 from snnlib.errors import InputError
+from snnlib.runtime import sent
 
 BITS = 8
 BRIGHTEST_LEVEL = 2**BITS - 1
@@ -126,7 +127,7 @@ class PoissonEncoder(Encoder):
             return torch.rand((self.time_steps, *images.shape), dtype=images.dtype, device=images.device)
         generator = torch.Generator().manual_seed(self.seed)
         shape = (self.time_steps, 1, *images.shape[1:])
-        return torch.rand(shape, dtype=images.dtype, generator=generator).to(images.device)
+        return sent(torch.rand(shape, dtype=images.dtype, generator=generator), images.device)
 
     def extra_repr(self) -> str:
         return super().extra_repr() + ("" if self.seed is None else f", seed={self.seed}")

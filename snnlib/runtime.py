@@ -34,7 +34,10 @@ from typing import TYPE_CHECKING
 from snnlib.errors import InputError
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     import torch
+    from torch import Tensor
 
 THREADS = 2
 M_TRIM_THRESHOLD = -1  # glibc <malloc.h>
@@ -150,6 +153,36 @@ def check_device(name: str, wanted: str) -> str:
     if kind == "cuda" and int(index or 0) >= devices:
         raise InputError(f"{name} is {wanted!r} but PyTorch sees {devices} CUDA devices; leave it out or use cpu")
     return wanted
+
+
+def sent(values: Tensor, device: torch.device | str) -> Tensor:
+    """`values`, of the CPU, on `device`; where that is CUDA the host does not wait until they are there."""
+    import torch
+
+    if torch.device(device).type == "cuda" and values.device.type == "cpu":
+        values = values.pin_memory()
+    # On Metal a copy that nobody waits for may read memory that was given to something else since.
+    return values.to(device, non_blocking=torch.device(device).type != "mps")
+
+
+def reading(values: Tensor) -> Callable[[], list]:
+    """Begin to read `values` of a device; returns what gives them as `tolist` does.
+
+    Where that is CUDA, the answer waits for what the device was given before, not for what it is given afterwards.
+    """
+    import torch
+
+    if values.device.type != "cuda":
+        return values.tolist
+    there = values.to("cpu", non_blocking=True)
+    arrived = torch.cuda.Event()
+    arrived.record(torch.cuda.current_stream(values.device))
+
+    def numbers() -> list:
+        arrived.synchronize()
+        return there.tolist()
+
+    return numbers
 
 
 def describe_device(device: str | torch.device | None = None) -> str:

@@ -136,9 +136,11 @@ def _climb(session: Session, gradient: PerSample, turns: _Turns, taken: int, len
     """One turn of `length` steps; `taken`: steps before it."""
     budget = session.budget
     x = starting_point(session, "uniform", draw=turns.number)
-    momentum = torch.zeros_like(x)
+    momentum, chosen = torch.zeros_like(x), None
     for step in range(length):
-        gradient.choose(turns.member[session.active])
+        if chosen is not session.active:
+            chosen = session.active
+            gradient.choose(turns.member[chosen])
         stay, slope, loss = session.visit(x, max(taken + step, 1))
         if len(stay) == 0:
             return

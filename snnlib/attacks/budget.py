@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from snnlib.errors import InputError
+from snnlib.runtime import sent
 
 NORMS = ("linf", "l2", "l0")
 SPACES = ("image", "encoded")
@@ -83,10 +84,10 @@ class Budget:
         """
         if self.norm == "l0":
             flipped = torch.stack([self._some_entries(origin.shape[1:], generator) for generator in generators])
-            return torch.where(flipped.to(origin.device), 1 - origin, origin)
+            return torch.where(sent(flipped, origin.device), 1 - origin, origin)
         draw = self._uniform_linf if self.norm == "linf" else self._uniform_l2
         noise = torch.stack([draw(origin.shape[1:], origin.dtype, generator) for generator in generators])
-        return self.project(origin + noise.to(origin.device), origin)
+        return self.project(origin + sent(noise, origin.device), origin)
 
     def inside(self, x: Tensor, origin: Tensor, tolerance: float = 1e-6) -> Tensor:
         """[N] bool: within the ball and the box, up to `tolerance` and the rounding of the pixels."""

@@ -37,6 +37,7 @@ def check_inputs(
     _check_images(images)
     _check_layout(model, images)
     _check_labels(labels, len(images))
+    _check_values(images, labels)
     check_model(model)
 
 
@@ -49,12 +50,6 @@ def _check_images(images: Tensor) -> None:
     if images.numel() == 0:
         raise InputError(
             f"images have shape {list(images.shape)}: an empty batch; expected at least one sample"
-        )
-    lowest, highest = images.amin().item(), images.amax().item()
-    if not (lowest >= -ROUNDING and highest <= 1 + ROUNDING):
-        raise InputError(
-            f"images span {lowest:.9g}..{highest:.9g}; expected values in [0, 1]; "
-            "divide bytes by 255, and normalise inside the model"
         )
 
 
@@ -77,9 +72,19 @@ def _check_labels(labels: Tensor, count: int) -> None:
         raise InputError(
             f"labels have shape {list(labels.shape)}; expected [{count}], one class number per image"
         )
-    lowest = int(labels.to(torch.int64).amin())
-    if lowest < 0:
-        raise InputError(f"labels contain {lowest}; expected class numbers from 0")
+
+
+def _check_values(images: Tensor, labels: Tensor) -> None:
+    """Reads from the device once."""
+    ends = [images.amin(), images.amax(), labels.to(images.device, torch.int64).amin()]
+    lowest, highest, lowest_label = torch.stack([end.to(images.dtype) for end in ends]).tolist()
+    if not (lowest >= -ROUNDING and highest <= 1 + ROUNDING):
+        raise InputError(
+            f"images span {lowest:.9g}..{highest:.9g}; expected values in [0, 1]; "
+            "divide bytes by 255, and normalise inside the model"
+        )
+    if lowest_label < 0:
+        raise InputError(f"labels contain {lowest_label:.0f}; expected class numbers from 0")
 
 
 def check_logits_shape(logits: Tensor, count: int) -> None:
@@ -103,9 +108,10 @@ def _kind_of(output: object) -> str:
 
 def check_logits(logits: Tensor, labels: Tensor, loss: str = "ce", fewest_classes: int = 2) -> None:
     """Errors: InputError for logits that are not finite, labels beyond the classes, or too few classes for `loss`."""
-    if not logits.isfinite().all():
+    labels = labels.to(logits.device, torch.int64)
+    finite, highest = torch.stack([logits.isfinite().all().to(torch.int64), labels.amax()]).tolist()
+    if not finite:
         raise InputError("the model's logits contain NaN or infinity before any step; check its weights")
-    highest = int(labels.to(torch.int64).amax())
     if highest >= logits.shape[1]:
         raise InputError(
             f"labels contain {highest}, but the model has classes 0..{logits.shape[1] - 1}"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from hashlib import blake2b
 
@@ -24,9 +24,9 @@ class KeyedNoise:
         rows = samples.detach().cpu().contiguous().numpy()
         self._keys = [blake2b(row.tobytes(), digest_size=16).digest() for row in rows]
 
-    def generators(self, indices: Tensor, draw: int) -> list[torch.Generator]:
+    def generators(self, indices: Iterable[int], draw: int) -> list[torch.Generator]:
         """Fresh generators of the samples at `indices` for the draw number `draw`."""
-        return [torch.Generator().manual_seed(self._seed_of(index, draw)) for index in indices.tolist()]
+        return [torch.Generator().manual_seed(self._seed_of(index, draw)) for index in indices]
 
     def _seed_of(self, index: int, draw: int) -> int:
         return _hashed(self._seed + draw.to_bytes(8, "little") + self._keys[index])

@@ -12,6 +12,7 @@ from torch import Tensor
 from snnlib.attacks.losses import Context, find_loss
 from snnlib.attacks.session import Session, select
 from snnlib.errors import InputError
+from snnlib.runtime import sent
 
 QUERIES_AT_ONCE = 64
 """Queries for which a sample's random numbers are drawn together."""
@@ -71,7 +72,7 @@ def record_some(session: Session, x: Tensor, positions: Tensor, step: int | Tens
 def uniform(session: Session, shape: tuple[int, ...], draw: int) -> Tensor:
     """[len(active), *shape] numbers in [0, 1) for the draw number `draw`, float64, keyed by sample as all noise."""
     draws = [torch.rand(shape, dtype=torch.float64, generator=each) for each in session.generators(draw)]
-    return torch.stack(draws).to(session.origin.device)
+    return sent(torch.stack(draws), session.origin.device)
 
 
 class Noise:

@@ -15,6 +15,7 @@ from snnlib.attacks.result import AttackResult
 from snnlib.attacks.session import Session, open_session
 from snnlib.errors import InputError
 from snnlib.neurons.surrogates import Surrogate
+from snnlib.runtime import sent
 
 WHOLE_BOX = 1.0
 """The radius that reaches a corner of [0, 1] from everywhere."""
@@ -63,18 +64,22 @@ def rays(
 
 
 class _Rays:
-    """The search under way. Per active sample: its best direction, the radius there, queries left, directions tried."""
+    """The search under way. Per active sample: its best direction, the radius there, queries left, directions tried.
+
+    All but the directions is kept on the CPU, so that the host waits for the device once a query, to learn who was
+    fooled, and once a judgement.
+    """
 
     def __init__(self, session: Session, queries: int, tolerance: float) -> None:
         self.session, self.tolerance = session, tolerance
         x = session.active_origin.flatten(1)
-        self.size = x.shape[1]
+        count, self.size = x.shape
         self.direction = torch.ones_like(x)
-        self.radius = torch.full_like(x[:, 0], WHOLE_BOX)
+        self.radius = torch.full((count,), WHOLE_BOX, dtype=x.dtype)
         self.judged = torch.full_like(self.radius, torch.inf)
-        self.left = torch.full_like(session.active, queries)
-        self.tried = torch.zeros_like(session.active)
-        self.improved = torch.zeros_like(session.active, dtype=torch.bool)
+        self.left = torch.full((count,), queries)
+        self.tried = torch.zeros_like(self.left)
+        self.improved = torch.zeros_like(self.left, dtype=torch.bool)
 
     def search(self, early_stop: bool) -> None:
         """Try the all-plus direction, then flips of ever smaller blocks, round and round at the smallest."""
@@ -95,14 +100,15 @@ class _Rays:
             if width == 1:
                 self.left = torch.where(self.improved, self.left, 0)
             blocks = min(2 * blocks, self.size)
-        self._judge(torch.arange(len(self.left), device=self.left.device))
+        self._judge(torch.arange(len(self.left)))
 
     def _try(self, candidate: Tensor) -> None:
         """Where `candidate` fools at the radius reached so far, go over to it and halve the way to its boundary."""
         places = (self.left > 0).nonzero().squeeze(1)
         self.tried[places] += 1
         places = places[self._fools(candidate, self.radius, places)]
-        self.direction[places] = candidate[places]
+        there = sent(places, candidate.device)
+        self.direction[there] = candidate[there]
         before, low = self.radius.clone(), torch.zeros_like(self.radius)
         while len(places := places[(self.radius[places] - low[places] > self.tolerance) & (self.left[places] > 0)]):
             middle = (low + self.radius) / 2
@@ -116,12 +122,14 @@ class _Rays:
         if len(places) == 0:
             return torch.zeros_like(places, dtype=torch.bool)
         self.left[places] -= 1
-        logits = query(self.session, self._points(direction, radius, places), places)
-        return logits.argmax(1) != labels_of(self.session, places)
+        there = sent(places, direction.device)
+        logits = query(self.session, self._points(direction, radius, places), there)
+        return (logits.argmax(1) != labels_of(self.session, there)).cpu()
 
     def _points(self, direction: Tensor, radius: Tensor, places: Tensor) -> Tensor:
-        origin = self.session.active_origin[places]
-        return (origin + (radius[places, None] * direction[places]).view_as(origin)).clamp(0, 1)
+        there, length = sent(places, direction.device), sent(radius[places, None], direction.device)
+        origin = self.session.active_origin[there]
+        return (origin + (length * direction[there]).view_as(origin)).clamp(0, 1)
 
     def _judge(self, places: Tensor) -> None:
         """Record these samples at their radius, or at eps where it is larger; the fooled leave."""
@@ -129,7 +137,9 @@ class _Rays:
             return
         budget, self.judged[places] = self.session.budget, self.radius[places]
         x = self._points(self.direction, self.radius.clamp(max=budget.eps), places)
-        x = budget.project(x, self.session.active_origin[places])
-        stay = record_some(self.session, x, places, self.tried[places])
-        for name in ("direction", "radius", "judged", "left", "tried", "improved"):
+        there, tried = (sent(values, x.device) for values in (places, self.tried[places]))
+        x = budget.project(x, self.session.active_origin[there])
+        stay = record_some(self.session, x, there, tried)
+        self.direction, stay = self.direction[stay], stay.cpu()
+        for name in ("radius", "judged", "left", "tried", "improved"):
             setattr(self, name, getattr(self, name)[stay])

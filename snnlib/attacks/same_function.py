@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from snnlib.errors import InputError
+from snnlib.runtime import sent
 
 POOL_GRADIENTS = ("average", "ties", "softmax")
 TEMPERATURE = 1.0
@@ -141,4 +142,4 @@ class SparseGradient(nn.Module):
         order = torch.randperm(shape.numel(), generator=torch.Generator().manual_seed(self.seed))
         kept = torch.zeros(shape.numel(), dtype=images.dtype)
         kept[order[: round(self.keep * shape.numel())]] = 1
-        return kept.view(shape).to(images.device)
+        return sent(kept.view(shape), images.device)

@@ -78,7 +78,8 @@ class Session:
         self.fixed_batch = lent.batch_norm != "eval" or not early_stop
 
         count, device = len(images), images.device
-        self.active = torch.arange(count, device=device)
+        self.active = self._read = torch.arange(count, device=device)
+        self._numbers = list(range(count))  # of the samples in `_read`, for the host
         self.forwards = torch.zeros(count, dtype=torch.int64, device=device)
         self.backwards = torch.zeros(count, dtype=torch.int64, device=device)
         self._best = self.origin.clone()
@@ -105,7 +106,9 @@ class Session:
 
     def generators(self, draw: int) -> list[torch.Generator]:
         """One CPU generator per active sample for the draw number `draw`."""
-        return self._noise.generators(self.active, draw)
+        if self._read is not self.active:
+            self._read, self._numbers = self.active, self.active.tolist()
+        return self._noise.generators(self._numbers, draw)
 
     def aim(self, rank: int) -> None:
         """From here on a targeted loss pulls each sample to its `rank`-th strongest wrong class when clean (from 1)."""

@@ -13,6 +13,7 @@ from snnlib.attacks.result import AttackResult
 from snnlib.attacks.session import Session, open_session, select
 from snnlib.errors import InputError
 from snnlib.neurons.surrogates import Surrogate
+from snnlib.runtime import sent
 
 PAIRS_AT_ONCE = 8
 """Pairs of probes per sample and forward pass; a number of the batch would make a sample's result depend on it."""
@@ -79,7 +80,7 @@ def estimated_gradient(session: Session, x: Tensor, loss: str, directions: int, 
     for first in range(0, directions, PAIRS_AT_ONCE):
         count = min(PAIRS_AT_ONCE, directions - first)
         bits = [torch.randint(0, 2, (count, *x.shape[1:]), dtype=torch.int8, generator=each) for each in generators]
-        signs = (2 * torch.stack(bits, 1).to(x.device) - 1).to(x.dtype)
+        signs = (2 * sent(torch.stack(bits, 1), x.device) - 1).to(x.dtype)
         probes = torch.cat([x + delta * signs, x - delta * signs]).clamp(0, 1).flatten(0, 1)
         places = everyone.repeat(2 * count)
         value = losses_of(session, query(session, probes, places), loss, places).view(2, count, len(x))

@@ -17,6 +17,7 @@ from snnlib.attacks.result import AttackResult
 from snnlib.attacks.session import Session, open_session
 from snnlib.errors import InputError
 from snnlib.neurons.surrogates import Surrogate
+from snnlib.runtime import sent
 
 HALVINGS = (10, 50, 200, 500, 1000, 2000, 4000, 6000, 8000)
 """Queries, of 10,000, after which the share of the image that a window covers is halved."""
@@ -126,7 +127,7 @@ def _bumps(session: Session) -> Tensor:
     grid = (height // side, width // side)
     numbers = uniform(session, (channels * grid[0] * grid[1] + 1,), draw=0)
     signs = _signs(numbers[:, 1:]).view(-1, channels, *grid).to(origin)
-    tiles = _bump(side).to(origin)[(numbers[:, 0] < 0.5).long()].repeat(1, *grid).unsqueeze(1)
+    tiles = _bump_on(side, origin)[(numbers[:, 0] < 0.5).long()].repeat(1, *grid).unsqueeze(1)
     bumps = tiles * signs.repeat_interleave(side, 2).repeat_interleave(side, 3)
     top, left = (height - side * grid[0]) // 2, (width - side * grid[1]) // 2
     delta = torch.zeros_like(origin)
@@ -143,12 +144,16 @@ def _moved_bump(x: Tensor, origin: Tensor, eps: float, share: float, numbers: Te
     target = _window(top, left, side, height, width)
     emptied = _window(*_corner(numbers[:, 2:4], side, height, width), side, height, width)
     rows, columns = (_within(corner, side, length) for corner, length in ((top, height), (left, width)))
-    pictures = _bump(side).to(x)[(numbers[:, 4] < 0.5).long()[:, None, None], rows[:, :, None], columns[:, None]]
+    pictures = _bump_on(side, x)[(numbers[:, 4] < 0.5).long()[:, None, None], rows[:, :, None], columns[:, None]]
     bump = pictures.unsqueeze(1) * _signs(numbers[:, 5 : 5 + channels, None, None])
     direction = torch.where(target, bump + _unit(delta * target), 0.0)
     unused = (eps**2 - (delta**2).sum((1, 2, 3), keepdim=True)).clamp_min(0)
     length = (unused / channels + (delta * (target | emptied)).square().sum((2, 3), keepdim=True)).sqrt()
     return origin + torch.where(target, _unit(direction) * length, torch.where(emptied, 0.0, delta))
+
+
+def _bump_on(side: int, like: Tensor) -> Tensor:
+    return sent(_bump(side).to(like.dtype), like.device)
 
 
 @functools.lru_cache(maxsize=64)
@@ -176,7 +181,8 @@ def _signs(numbers: Tensor) -> Tensor:
 
 def _corner(numbers: Tensor, side: int, height: int, width: int) -> tuple[Tensor, Tensor]:
     """[n] top and left of a window of this side, everywhere that it fits."""
-    top, left = (numbers * torch.tensor([height - side + 1, width - side + 1]).to(numbers)).long().unbind(1)
+    top, left = numbers.unbind(1)
+    top, left = (top * (height - side + 1)).long(), (left * (width - side + 1)).long()
     return top.clamp_max(height - side), left.clamp_max(width - side)
 
 

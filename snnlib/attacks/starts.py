@@ -9,6 +9,7 @@ from snnlib.attacks.budget import unit_length
 from snnlib.attacks.losses import find_loss
 from snnlib.attacks.session import Session
 from snnlib.errors import InputError
+from snnlib.runtime import sent
 
 STARTS = ("uniform", "gaussian", "none")
 GAUSSIAN_SCALE = 0.001
@@ -41,7 +42,7 @@ def surface_point(session: Session, draw: int) -> Tensor:
         direction = unit_length(normal_noise(session, draw))
     else:
         draws = [torch.rand(origin.shape[1:], dtype=origin.dtype, generator=g) for g in session.generators(draw)]
-        noise = 2 * torch.stack(draws).to(origin.device) - 1
+        noise = 2 * sent(torch.stack(draws), origin.device) - 1
         direction = noise / noise.abs().amax(tuple(range(1, noise.dim())), keepdim=True)
     return budget.project(origin + budget.eps * direction, origin)
 
@@ -50,7 +51,7 @@ def normal_noise(session: Session, draw: int) -> Tensor:
     """[len(active), ...] numbers from N(0, 1); at least one active sample."""
     origin = session.active_origin
     draws = [torch.randn(origin.shape[1:], dtype=origin.dtype, generator=g) for g in session.generators(draw)]
-    return torch.stack(draws).to(origin.device)
+    return sent(torch.stack(draws), origin.device)
 
 
 def check_start(start: str, loss: str) -> None:

@@ -89,7 +89,7 @@ def _measured(result: AttackResult) -> dict[str, float]:
 
 def random_starts(images: Tensor, budget: Budget) -> Tensor:
     """The starting points that `pgd` draws for these images without a generator."""
-    generators = KeyedNoise(images, None).generators(torch.arange(len(images)), draw=0)
+    generators = KeyedNoise(images, None).generators(range(len(images)), draw=0)
     return budget.random_start(images, generators)
 
 

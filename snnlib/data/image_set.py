@@ -13,6 +13,7 @@ from torch import Tensor
 
 from snnlib import checks
 from snnlib.errors import InputError
+from snnlib.runtime import sent
 
 Index = slice | Sequence[int] | Tensor
 
@@ -45,7 +46,7 @@ class ImageSet:
 
     def batch(self, index: Index, device: torch.device | str = "cpu") -> Tensor:
         """Images float32 [n, C, H, W] in [0, 1] on `device`: byte / 255, the same floats on every device."""
-        levels = self.images[_as_index(index)].to(device).to(torch.float32)
+        levels = sent(self.images[_as_index(index)], device).to(torch.float32)
         # A tensor as divisor: CUDA divides by a Python number through its rounded inverse.
         return levels / torch.full((1,), 255.0, device=device)
 

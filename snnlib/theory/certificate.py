@@ -139,7 +139,7 @@ def _certificate(
             votes = []
             for start in range(0, selection + draws, batch_size):
                 rows = range(start, min(start + batch_size, selection + draws))
-                own = [keyed.generators(torch.tensor([number]), row)[0] for row in rows]
+                own = [keyed.generators([number], row)[0] for row in rows]
                 votes.append(classify(noisy(image.cpu(), own).to(images.device)).argmax(1).cpu())
             votes = torch.cat(votes)
             chosen = int(votes[:selection].bincount().argmax())

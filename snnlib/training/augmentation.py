@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from snnlib.data.image_set import ImageSet
+from snnlib.runtime import sent
 
 PADDING = 4
 CUTOUT_SHARE = 1 / 4
@@ -28,13 +29,13 @@ def unchanged(images: Tensor, generator: torch.Generator) -> Tensor:
 def flip(images: Tensor, generator: torch.Generator) -> Tensor:
     """Mirror each image `[N, C, H, W]` left to right with probability ½."""
     mirrored = torch.rand(len(images), generator=generator) < 0.5
-    return torch.where(mirrored.to(images.device).view(-1, 1, 1, 1), images.flip(-1), images)
+    return torch.where(sent(mirrored, images.device).view(-1, 1, 1, 1), images.flip(-1), images)
 
 
 def crop_flip(images: Tensor, generator: torch.Generator) -> Tensor:
     """Pad each image by 4 black pixels, cut a window of the old size at a random place, then `flip`."""
     count, _, height, width = images.shape
-    corners = torch.randint(0, 2 * PADDING + 1, (2, count, 1), generator=generator).to(images.device)
+    corners = sent(torch.randint(0, 2 * PADDING + 1, (2, count, 1), generator=generator), images.device)
     rows = corners[0] + torch.arange(height, device=images.device)
     columns = corners[1] + torch.arange(width, device=images.device)
     padded = F.pad(images, (PADDING,) * 4).permute(0, 2, 3, 1)
@@ -51,9 +52,9 @@ def cutout(images: Tensor, generator: torch.Generator, *, fill: Tensor) -> Tenso
     **Source:** DeVries & Taylor 2017; side and fill as in Özdenizci & Legenstein's code.
     """
     count, _, height, width = images.shape
-    rows, columns = (_in_square(count, length, generator).to(images.device) for length in (height, width))
+    rows, columns = (sent(_in_square(count, length, generator), images.device) for length in (height, width))
     covered = rows.view(count, 1, height, 1) & columns.view(count, 1, 1, width)
-    return torch.where(covered, fill.to(images).view(1, -1, 1, 1), images)
+    return torch.where(covered, sent(fill, images.device).to(images.dtype).view(1, -1, 1, 1), images)
 
 
 def crop_flip_cutout(images: Tensor, generator: torch.Generator, *, fill: Tensor) -> Tensor:

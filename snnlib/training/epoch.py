@@ -11,8 +11,9 @@ from torch import Tensor, nn
 
 from snnlib.data.image_set import ImageSet
 from snnlib.errors import InputError
+from snnlib.runtime import sent
 from snnlib.training.augmentation import build_augmentation
-from snnlib.training.health import Step, layers_with_thresholds, thresholds_of
+from snnlib.training.health import Step, layers_with_thresholds
 from snnlib.training.inner_attack import build_attack
 from snnlib.training.objectives import build_objective
 from snnlib.training.objectives.terms import Objective, Parts
@@ -99,14 +100,14 @@ def train_epoch(
         learning_rate = _set_learning_rate(optimiser, recipe, image_set, epoch, step)
         loss, parts = train_step(model, optimiser, objective, images, labels, recipe, epoch, step)
         totals.add(loss, parts, len(labels))
-        # One step late: reading a loss waits for the device, which by now has this step to work on.
+        # One step late: reading a loss waits for its step, and by now the device has the next one to work on.
         if taken is not None:
             taken.check(layers)
-        taken = Step(epoch, step, learning_rate, loss, thresholds_of(layers, device))
+        taken = Step.of(epoch, step, learning_rate, loss, layers)
         on_step()
     taken.check(layers)
     weight_sum = torch.stack([weight.detach().sum() for weight in model.parameters()]).sum()
-    taken.check_finite("the sum of the weights", weight_sum)
+    taken.check_finite("the sum of the weights", weight_sum.item())
     mean_loss, mean_parts = totals.means()
     return {
         "epoch": epoch,
@@ -150,7 +151,7 @@ def augmented_batches(
     augment = build_augmentation(recipe.augmentation, image_set)
     for step, index in enumerate(batch_indices(recipe, image_set, epoch), start=1):
         generator = generator_at("augmentation", recipe.seed, epoch, step)
-        yield step, augment(image_set.batch(index, device), generator), image_set.labels[index].to(device)
+        yield step, augment(image_set.batch(index, device), generator), sent(image_set.labels[index], device)
 
 
 def _set_learning_rate(

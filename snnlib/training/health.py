@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from snnlib.neurons import LIF
+from snnlib.runtime import reading
 
 
 class TrainingDiverged(RuntimeError):
@@ -19,30 +20,37 @@ class TrainingDiverged(RuntimeError):
 
 @dataclass(frozen=True)
 class Step:
-    """A step that was taken, with what it left on the device: reading a number there waits for the device.
+    """A step that was taken, and its numbers on their way from the device.
 
-    loss: scalar. thresholds: `[layers]` after the step, in the order of `layers_with_thresholds`.
+    numbers: gives the loss, then the thresholds after the step in the order of `layers_with_thresholds`.
     """
 
     epoch: int
     number: int
     learning_rate: float
-    loss: Tensor
-    thresholds: Tensor
+    numbers: Callable[[], list[float]]
+
+    @classmethod
+    def of(cls, epoch: int, number: int, learning_rate: float, loss: Tensor, layers: dict[str, LIF]) -> Step:
+        """loss: scalar. Thresholds are what each layer compares its membrane with, its floor included."""
+        thresholds = [layer.effective_threshold.detach() for layer in layers.values()]
+        numbers = torch.stack([value.to(loss.device, torch.float32) for value in (loss, *thresholds)])
+        return cls(epoch, number, learning_rate, reading(numbers))
 
     def check(self, layers: dict[str, LIF]) -> None:
         """Errors: TrainingDiverged for a loss that is not finite, or a threshold that is not above 0."""
-        self.check_finite("the loss", self.loss)
-        for name, threshold in zip(layers, self.thresholds.tolist(), strict=True):
+        loss, *thresholds = self.numbers()
+        self.check_finite("the loss", loss)
+        for name, threshold in zip(layers, thresholds, strict=True):
             if not (math.isfinite(threshold) and threshold > 0):
                 raise TrainingDiverged(
                     f"the threshold of {name} became {threshold:.3g} {self.place}; expected a finite number above 0; "
                     "lower learning_rate or set a threshold_floor; finished epochs are kept, see last.safetensors"
                 )
 
-    def check_finite(self, what: str, value: Tensor) -> None:
+    def check_finite(self, what: str, number: float) -> None:
         """Errors: TrainingDiverged."""
-        if not math.isfinite(number := value.item()):
+        if not math.isfinite(number):
             raise TrainingDiverged(
                 f"{what} became {number} {self.place}; "
                 "lower learning_rate or check the images; finished epochs are kept, see last.safetensors"
@@ -56,12 +64,6 @@ class Step:
 def layers_with_thresholds(model: nn.Module) -> dict[str, LIF]:
     """The spiking layers whose threshold is a tensor and may therefore change, by name."""
     return {name: layer for name, layer in _spiking(model).items() if isinstance(layer.threshold, Tensor)}
-
-
-def thresholds_of(layers: dict[str, LIF], device: torch.device) -> Tensor:
-    """`[layers]` float32: what each layer compares its membrane with, its floor included; a copy."""
-    values = [layer.effective_threshold.detach().float() for layer in layers.values()]
-    return torch.stack(values) if values else torch.zeros(0, device=device)
 
 
 @contextmanager

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from snnlib.models.convertible import MixedBranches
+from snnlib.runtime import sent
 
 MANY_ROWS = 200
 SHARE_OF_ROWS = 0.3
@@ -29,7 +30,7 @@ def retract_weights(model: nn.Module, beta: float, generator: torch.Generator) -
         weight = module.weight
         count = len(weight)
         if isinstance(module, nn.Linear) and count >= MANY_ROWS:
-            chosen = torch.randperm(count, generator=generator)[: int(SHARE_OF_ROWS * count)].to(weight.device)
+            chosen = sent(torch.randperm(count, generator=generator)[: int(SHARE_OF_ROWS * count)], weight.device)
             weight[chosen] = _retracted(weight[chosen], beta)
         else:
             weight.copy_(_retracted(weight.flatten(1), beta).view(weight.shape))

@@ -9,16 +9,17 @@ waits for the device.
 
 from __future__ import annotations
 
+import sys
 import threading
-import traceback
 from collections import Counter
+from collections.abc import Iterator
 from contextlib import ExitStack
+from functools import cache
 from unittest import mock
 
 import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_flatten, tree_map
 
 NAME = "lazy"
 _aten = torch.ops.aten
@@ -122,8 +123,8 @@ class OtherDevice(TorchDispatchMode):
         super().__init__()
         self.called: Counter[str] = Counter()
         self.waits: Counter[tuple[str, str]] = Counter()
-        self._leave: list[ExitStack] = []
         self.draws: Counter[tuple[str, str]] = Counter()
+        self._leave: list[ExitStack] = []
 
     def __enter__(self) -> OtherDevice:
         with ExitStack() as leave:
@@ -140,16 +141,15 @@ class OtherDevice(TorchDispatchMode):
         self._leave.pop().close()
 
     def __torch_dispatch__(self, operation, types, args=(), kwargs=None):
-        if torch._C._dispatch_has_kernel_for_dispatch_key(operation.name(), "CompositeImplicitAutograd"):
+        if _is_composite(operation):
             # Arrives whole in inference mode.
             TorchDispatchMode.__enter__(self)
             try:
                 return operation.decompose(*args, **(kwargs or {}))
             finally:
                 TorchDispatchMode.__exit__(self, None, None, None)
-        kwargs = dict(kwargs or {})
-        values, _ = tree_flatten((args, kwargs))
-        tensors = [value for value in values if isinstance(value, Tensor)]
+        kwargs = kwargs or {}
+        tensors = list(_tensors((*args, *kwargs.values())))
         here = [tensor for tensor in tensors if isinstance(tensor, DeviceTensor)]
         wanted = kwargs.get("device")
         to_device = bool(here) if wanted is None else torch.device(wanted).type == NAME
@@ -157,13 +157,10 @@ class OtherDevice(TorchDispatchMode):
             return operation(*args, **kwargs)
         self._check(operation, args, kwargs, tensors, here, to_device)
         self._note(operation, args, kwargs, here, to_device)
+        plain = {name: _mapped(_plain, value) for name, value in kwargs.items() if name != "non_blocking"}
         if wanted is not None:
-            kwargs["device"] = torch.device("cpu")
-        if operation is _aten._to_copy.default:
-            kwargs.pop("non_blocking", None)
-            kwargs.pop("pin_memory", None)
-        plain_args, plain_kwargs = tree_map(_plain, (args, kwargs))
-        out = operation(*plain_args, **plain_kwargs)
+            plain["device"] = torch.device("cpu")
+        out = operation(*_mapped(_plain, args), **plain)
         return _returned(operation, args, kwargs, out, to_device)
 
     def _check(self, operation, args, kwargs, tensors, here, to_device) -> None:
@@ -196,16 +193,11 @@ class OtherDevice(TorchDispatchMode):
             self.draws[operation.name(), _place()] += 1
         what = WAITS.get(operation) if here else None
         if operation in COPIES:
-            source = args[1] if operation is _aten.copy_.default else args[0]
-            target_is_device = isinstance(args[0], DeviceTensor) if operation is _aten.copy_.default else to_device
-            between = isinstance(source, DeviceTensor) != target_is_device
-            asynchronous = target_is_device and (kwargs.get("non_blocking") or (len(args) > 2 and args[2]))
-            if between and not asynchronous and source.dim() + source.numel() > 1:
-                what = "copy to the device" if target_is_device else "copy to the host"
-            elif between and not target_is_device:
-                what = "copy to the host"
-            elif between and not asynchronous:
-                what = "copy to the device"
+            in_place = operation is _aten.copy_.default
+            source, arrives = args[int(in_place)], isinstance(args[0], DeviceTensor) if in_place else to_device
+            asynchronous = arrives and (kwargs.get("non_blocking") or (in_place and args[2:3] == (True,)))
+            if isinstance(source, DeviceTensor) != arrives and not asynchronous:
+                what = "copy to the device" if arrives else "copy to the host"
         if operation in INDEXED:
             masks = [index for index in args[1] if index is not None and index.dtype in (torch.bool, torch.uint8)]
             moved = [index for index in args[1] if index is not None and not isinstance(index, DeviceTensor)]
@@ -230,7 +222,27 @@ def _in_mode(mode: OtherDevice):
     return inside
 
 
-def _plain(value: object) -> object:
+@cache
+def _is_composite(operation) -> bool:
+    return torch._C._dispatch_has_kernel_for_dispatch_key(operation.name(), "CompositeImplicitAutograd")
+
+
+def _tensors(values) -> Iterator[Tensor]:
+    for value in values:
+        if isinstance(value, Tensor):
+            yield value
+        elif isinstance(value, list | tuple):
+            yield from _tensors(value)
+
+
+def _mapped(change, value):
+    """`value` with `change` done to every tensor in it."""
+    if isinstance(value, Tensor):
+        return change(value)
+    return type(value)(_mapped(change, one) for one in value) if type(value) in (list, tuple) else value
+
+
+def _plain(value: Tensor) -> Tensor:
     return value.inside if isinstance(value, DeviceTensor) else value
 
 
@@ -258,13 +270,16 @@ def _result(operation, args, kwargs, out, declared, to_device):
     if declared.alias_info is not None and not args[0].is_inference():
         # A view of an ordinary tensor is one, also in inference mode.
         with torch.inference_mode(False):
-            return tree_map(lambda one: DeviceTensor(one) if isinstance(one, Tensor) else one, out)
-    return tree_map(lambda one: DeviceTensor(one) if isinstance(one, Tensor) else one, out)
+            return _mapped(DeviceTensor, out)
+    return _mapped(DeviceTensor, out)
 
 
 def _place() -> str:
     """file:line of the project's code that is running."""
-    for frame in reversed(traceback.extract_stack()):
-        if "/snnlib/" in frame.filename:
-            return f"{frame.filename.rpartition('/snnlib/')[2]}:{frame.lineno}"
+    frame = sys._getframe()
+    while frame is not None:
+        _, found, file = frame.f_code.co_filename.rpartition("/snnlib/")
+        if found:
+            return f"{file}:{frame.f_lineno}"
+        frame = frame.f_back
     return "test"

@@ -15,7 +15,7 @@ from snnlib import conversion, sparsity, theory
 from snnlib.attacks import MEMBERS, Budget
 from snnlib.attacks.gradients import adaptive_sharpness, potential_dependent
 from snnlib.attacks.same_function import POOL_GRADIENTS
-from snnlib.audit import audit
+from snnlib.audit import Effort, audit
 from snnlib.bench.contenders import LIF_CONTENDERS
 from snnlib.companion.measure import networks
 from snnlib.companion.measure.attacked import (
@@ -59,8 +59,8 @@ def network(encoder: str = "direct", name: str = "vgg11", time_steps: int = 2, *
     return model.eval()
 
 
-def on(device: str, model: Model | None = None) -> tuple[Model, Tensor, Tensor]:
-    images = pictures()
+def on(device: str, model: Model | None = None, count: int = 4) -> tuple[Model, Tensor, Tensor]:
+    images = pictures(count)
     model = network() if model is None else model
     return model.to(device), images.batch(slice(None), device), images.labels.to(device)
 
@@ -91,8 +91,9 @@ ATTACKS = {
 
 
 @pytest.mark.parametrize("attack", ATTACKS.values(), ids=ATTACKS)
-def test_attacks(same_on_both, attack):
+def test_attacks(same_on_both, other_device, attack):
     same_on_both(lambda device: attacked(device, attack))
+    assert not other_device.draws, "drawn from the device's own generator"
 
 
 @pytest.mark.parametrize("threat", [AUTHORS, AUTHORS_DRIFTING, ENCODED, IMAGE, IMAGE_SMOOTH], ids=lambda t: t.name)
@@ -131,12 +132,11 @@ def test_gradients_that_look_at_the_membrane(same_on_both, gradient):
     same_on_both(found)
 
 
-@pytest.mark.parametrize("spiking", [True, False])
 @pytest.mark.parametrize("name", [name for name in NETWORKS if name not in OTHER_DEPTHS])
-def test_models(same_on_both, name, spiking):
+def test_models(same_on_both, name):
     def gradient(device: str) -> Tensor:
         size = {"image_size": 32} if name == "vgg16" else {}
-        model = network(name=name, time_steps=2 if spiking else 1, spiking=spiking, **size)
+        model = network(name=name, **size)
         images = pictures(2, 32 if name == "vgg16" else 64 if name == "vgg11_tinyimagenet" else 8)
         x = images.batch(slice(None), device).requires_grad_()
         model.to(device)(x).square().sum().backward()
@@ -239,7 +239,7 @@ CHECKS = {
     "definitions": lambda device: theory.check_definitions(TrueClassProbability(*on(device)), EPS, draws=8, steps=2),
     "circulation": lambda device: theory.check_circulation(TrueClassProbability(*on(device)), EPS, nodes=4),
     "density": lambda device: theory.check_density(*on(device)),
-    "constancy": lambda device: theory.check_constancy(*on(device), draws=4),
+    "constancy": lambda device: theory.check_constancy(*on(device, count=1), draws=4),
     "l2": lambda device: lemmas.check_l2_ratio(torch.arange(1.0, 5).to(device)),
     "gaussian": lambda device: lemmas.check_gaussian(torch.ones(4).to(device), torch.full((4,), 0.05).to(device), 0.3),
     "pool pair": lambda device: lemmas.check_pool_pair(torch.arange(4.0).view(2, 2).to(device), 2),
@@ -286,10 +286,12 @@ def test_certificates(same_on_both):
     same_on_both(tables)
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("encoder", ["direct", "phase"])
-def test_the_audit(same_on_both, encoder):
-    same_on_both(lambda device: str(audit(*on(device, network(encoder)), Budget(EPS), effort="smoke").findings))
+def test_the_audit(same_on_both):
+    effort = Effort(
+        steps=2, queries=6, members=("straight_through",), restarts=2, draws=2, eot=2, grid=3, pictured=2,
+        eps_factors=(1.0, 2.0),
+    )  # fmt: skip
+    same_on_both(lambda device: str(audit(*on(device, network("phase")), Budget(EPS), effort=effort).findings))
 
 
 @pytest.mark.parametrize(

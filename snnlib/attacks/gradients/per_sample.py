@@ -30,7 +30,8 @@ class _PerSampleRule(SpikeRule):
         self._rows: dict[int, Tensor] = {}
 
     def choose(self, choice: Tensor) -> None:
-        sizes = torch.bincount(choice, minlength=len(self._rules)).tolist()
+        every = torch.arange(len(self._rules), device=choice.device)
+        sizes = (choice.unsqueeze(1) == every).sum(0).tolist()
         rows = choice.argsort(stable=True).split(sizes)
         self._rows = {number: own for number, own in enumerate(rows) if len(own)}
 
