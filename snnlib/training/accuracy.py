@@ -30,7 +30,7 @@ def predictions(
     """Predicted classes [N] int64 on the CPU, in eval mode; `model` must be on `device`."""
     with evaluating(model):
         batches = torch.arange(len(image_set)).split(batch_size)
-        return torch.cat([model(image_set.batch(index, device)).argmax(1).cpu() for index in batches])
+        return torch.cat([model(image_set.batch(index, device)).argmax(1) for index in batches]).cpu()
 
 
 def evaluate_accuracy(
