@@ -40,6 +40,9 @@ def parse_arguments(arguments: list[str] | None) -> argparse.Namespace:
         "--time-limit", metavar="100m", help="stop cleanly at the next step that would end later, and say what is left"
     )
     parser.add_argument(
+        "--jobs", metavar="local:N", help="make networks and rows of the profile by N processes first, two threads each"
+    )
+    parser.add_argument(
         "--dry-run",
         action="store_true",
         help="print what the profile would cost on this machine, run nothing; paper takes minutes on a CPU",

@@ -76,14 +76,25 @@ def run_series(options: argparse.Namespace) -> int:
     if options.time_limit:
         os.environ["SNNLIB_DEADLINE"] = str(time.time() + seconds_of(options.time_limit))
     with file_lock(paths.runs_dir(profile) / "run.lock", wait_seconds=0):
+        if options.jobs:
+            make_in_processes(options)
         run_due(profile, due, runs, states)
     print(status_table(runs, states, read_timings(profile)))
     return finish(options, [runs[number] for number in within], states)
 
 
+def make_in_processes(options: argparse.Namespace) -> None:
+    """What `--jobs` asks for. Errors: InputError for other values, and beside `--only`: the list is the profile's."""
+    from snnlib.companion.runner import work  # every network and attack comes with it
+
+    if options.only:
+        raise InputError(f"--jobs with --only {options.only}; expected one of them: --jobs makes all of the profile")
+    work.make_all(options.profile, options.jobs, str(options.data_dir.resolve()) if options.data_dir else None)
+
+
 def check_dry_run(options: argparse.Namespace) -> None:
     """Errors: InputError for another option beside `--dry-run` and `--profile`."""
-    for name in ("only", "force", "set", "data_dir", "list", "publish", "time_limit"):
+    for name in ("only", "force", "set", "data_dir", "list", "publish", "time_limit", "jobs"):
         value, option = getattr(options, name), f"--{name.replace('_', '-')}"
         if value not in (None, False, []):
             shown = option if value is True else f"{option} {', '.join(value) if name == 'set' else str(value)!r}"

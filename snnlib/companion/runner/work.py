@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from multiprocessing import get_context
 
 from snnlib.commands import OneLineParser, exit_code
@@ -230,6 +230,20 @@ def workers_of(jobs: str) -> int:
     return int(count)
 
 
+def make_all(
+    profile_name: str, jobs: str, data_dir: str | None, only: str | None = None, releases: bool = False
+) -> Progress:
+    """Make what the profile lacks, until all is done or `SNNLIB_DEADLINE` has come. only: "training" or "attack"."""
+    workers, deadline = workers_of(jobs), float(os.environ.get("SNNLIB_DEADLINE", "inf"))
+    items = [item for item in items_of(profile_name) if only in (None, item.place[0])]
+    if only == "attack":
+        items = [replace(item, after=()) for item in items]
+    make_one = functools.partial(make, profile_name=profile_name, data_dir=data_dir, releases=releases)
+    progress = run_items(items, workers, make_one, lambda: time.time() >= deadline)
+    print(progress.told(), flush=True)
+    return progress
+
+
 def main(arguments: list[str] | None = None) -> int:
     parser = OneLineParser(prog="python -m snnlib.companion.runner.work", description=__doc__, allow_abbrev=False)
     parser.add_argument("--profile", default="night", help="whose networks and rows")
@@ -241,18 +255,9 @@ def main(arguments: list[str] | None = None) -> int:
 
     def command() -> int:
         options = parser.parse_args(arguments)
-        workers = workers_of(options.jobs)
         if options.time_limit:
             os.environ["SNNLIB_DEADLINE"] = str(time.time() + seconds_of(options.time_limit))
-        deadline = float(os.environ.get("SNNLIB_DEADLINE", "inf"))
-        items = [item for item in items_of(options.profile) if options.only in (None, item.place[0])]
-        if options.only == "attack":
-            items = [Item(item.name, item.place, item.seed) for item in items]
-        make_one = functools.partial(
-            make, profile_name=options.profile, data_dir=options.data_dir, releases=options.release
-        )
-        progress = run_items(items, workers, make_one, lambda: time.time() >= deadline)
-        print(progress.told(), flush=True)
+        progress = make_all(options.profile, options.jobs, options.data_dir, options.only, options.release)
         return 1 if progress.failed else 0 if len(progress.done) == progress.total else 3
 
     return exit_code(command, interrupted="interrupted; the next start continues here")
