@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+import pandas as pd
 import torch
 from torch import Tensor, nn
 
@@ -45,6 +46,11 @@ class AdaptiveResult(EnsembleResult):
     members: tuple[str, ...]
     pulls: Tensor
     fooled_by: Tensor
+
+    def table(self) -> pd.DataFrame:
+        """As of every ensemble; `fooled_by` names the member of the turn."""
+        names = [*self.members, ""]
+        return self.result.table().assign(fooled_by=[names[number] for number in self.fooled_by.tolist()])
 
 
 def adaptive_ensemble(

@@ -61,6 +61,13 @@ def apgd(
     times `eot`. The device is waited for once a step; halving, returning and best points are masks.
     Errors: InputError for inputs or parameters that do not fit and for a model without gradient.
     **Source:** Croce & Hein 2020 (AutoAttack), algorithm 1.
+
+    >>> from snnlib import attacks, data, models
+    >>> test = data.load_images("cifar10").test.first_per_class(1)
+    >>> model = models.released("ann-trades-quick-0")
+    >>> result = attacks.apgd(model, test.batch(slice(None)), test.labels, attacks.Budget(2 / 255), loss="dlr", steps=5)
+    >>> result.adversarial.shape, bool((result.linf <= 2.0001 / 255).all())
+    (torch.Size([10, 3, 32, 32]), True)
     """
     steps = check_count("steps", steps)
     restarts = check_restarts(restarts, batch_norm)

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from hashlib import blake2b
 
+import pandas as pd
 import torch
 from torch import Tensor, nn
 
@@ -79,6 +80,15 @@ class EnsembleResult:
     result: AttackResult
     by_member: dict[str, MemberResult]
 
+    def table(self) -> pd.DataFrame:
+        """`AttackResult.table` of the worst case, and `fooled_by`: the first member that did, "" where none had to."""
+        rows = self.result.table()
+        rows["fooled_by"] = ""
+        for name, member in reversed(self.by_member.items()):
+            fooled = member.result.success & (member.result.first_successful_step > 0)
+            rows.loc[member.index[fooled].tolist(), "fooled_by"] = name
+        return rows
+
     def __repr__(self) -> str:
         width = max(map(len, self.by_member), default=0)
         members = (f"{name:>{width}}  {member}" for name, member in self.by_member.items())
@@ -108,6 +118,16 @@ def ensemble_attack(
     Cost of a sample that survives: members · the attack's cost, and the ReLU proxy's additional forwards.
     Errors: InputError for an unknown attack or no members, and what the attack refuses.
     **Source:** Özdenizci & Legenstein 2024, section 5.1 and authors' code (attack/ensemble.py).
+
+    >>> from snnlib import attacks, data, models
+    >>> test = data.load_images("cifar10").test.first_per_class(1)
+    >>> model = models.released("snn-conversion-from-trades-quick-0")
+    >>> names = ("rectangular(width=1)", "straight_through(height=1)")
+    >>> members = {name: attacks.parse_gradient(name) for name in names}  # left out: all 19
+    >>> images, budget = test.batch(slice(None)), attacks.Budget(2 / 255)
+    >>> found = attacks.ensemble_attack(model, images, test.labels, budget, members=members, steps=2)
+    >>> list(found.by_member), len(found.result), len(found.table())
+    (['rectangular(width=1)', 'straight_through(height=1)'], 10, 10)
     """
     if attack not in ATTACKS:
         raise InputError(f"attack is {attack!r}; expected one of {', '.join(ATTACKS)}; choose one of these")

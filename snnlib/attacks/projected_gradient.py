@@ -48,6 +48,16 @@ def pgd(
     start="none" or early_stop=False), all times `eot`; one that leaves after k steps has paid for k.
     Errors: InputError for inputs or parameters that do not fit and for a model without gradient.
     **Source:** Madry et al. 2018, section 2.1; Zhang et al. 2019 (TRADES) for "gaussian" and "kl".
+
+    >>> from snnlib import attacks, data, models
+    >>> test = data.load_images("cifar10").test.first_per_class(1)
+    >>> model = models.released("snn-conversion-from-trades-quick-0")
+    >>> result = attacks.pgd(model, test.batch(slice(None)), test.labels, attacks.Budget(eps=2 / 255), steps=3)
+    >>> print(result)
+    AttackResult on 10 samples, Budget(eps=0.00784313725490196, norm='linf', space='image')
+          broken  ...
+    >>> result.table()[["success", "linf", "forwards"]].shape
+    (10, 3)
     """
     steps = check_count("steps", steps)
     restarts = check_restarts(restarts, batch_norm, early_stop)

@@ -3,8 +3,8 @@
     python -m snnlib.audit --model net.safetensors --out report.html
 
 `snnlib.models.save` writes such weights, with the network's configuration beside them; those of others need --config, a
-JSON file with the arguments of `snnlib.models.build_model`. `--model net.py:build` runs the Python file and audits the
-module that its function `build` returns.
+JSON file with the arguments of `snnlib.models.build_model`. `--model net.nir --time-steps 8` reads a graph of NIR.
+`--model net.py:build` runs the Python file and audits the module that its function `build` returns.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from snnlib import checks
+from snnlib import checks, wrap
 from snnlib.attacks import Budget
-from snnlib.audit import EFFORTS, Effort, audit, reading
+from snnlib.audit import EFFORTS, Effort, audit
 from snnlib.audit.page import audit_page
 from snnlib.audit.run import STRONGEST_MEMBERS
 from snnlib.commands import OneLineParser, exit_code
@@ -37,7 +37,7 @@ from snnlib.runtime import apply_process_settings, default_device
 
 IMAGES, QUICK_IMAGES = 200, 50
 QUICK = Effort(
-    steps=10, queries=100, members=STRONGEST_MEMBERS[:2], restarts=2, grid=5, pictured=10, eps_factors=(0.5, 1.0, 2.0)
+    steps=10, queries=100, members=STRONGEST_MEMBERS[:2], restarts=2, grid=3, pictured=10, eps_factors=(1.0,)
 )
 PYTHON_FUNCTION = re.compile(r"(.+\.py):(\w+)")
 
@@ -49,9 +49,12 @@ def parse_arguments(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--model",
         required=True,
-        help="weights (safetensors), a released network's name, or FILE.py:FUNCTION, which runs that file",
+        help="weights (safetensors); a graph (.nir, with --time-steps); FILE.py:FUNCTION, which RUNS THAT FILE and "
+        f"takes what the function returns; or a released network: {', '.join(released_names()) or 'none yet'}",
     )
     parser.add_argument("--config", type=Path, help="arguments of build_model (JSON), for weights without their own")
+    parser.add_argument("--time-steps", type=int, help="of a .nir graph: how often it sees the image")
+    parser.add_argument("--dt", type=float, help="of a .nir graph: step in the unit of its time constants (1)")
     parser.add_argument("--data", type=Path, help="folder with the whole data set; without it the embedded images")
     parser.add_argument("--dataset", default="cifar10", help=f"one of {', '.join(DATA_SETS)}")
     parser.add_argument("--out", type=Path, help="the page to write")
@@ -91,9 +94,11 @@ def run_audit(options: argparse.Namespace) -> int:
     for module in ("jinja2", "matplotlib") if options.out else ():
         needs(module, extra="report")
     device = default_device()
-    model = load_model(options.model, options.config).to(device)
+    model = load_model(options.model, options.config, options.time_steps, options.dt).to(device)
     chosen = choose_images(options.dataset, options.data, options.images)
     images = chosen.batch(slice(None), device)
+    ball = f"{options.norm} at eps {options.eps}"
+    print(f"auditing on {len(images)} images, {ball}; the first pass may compile kernels", file=sys.stderr)
     check_first_pass(model, images)
     report = audit(
         model,
@@ -113,7 +118,7 @@ def run_audit(options: argparse.Namespace) -> int:
             write_atomic(path, content())
         except InputError as error:  # the others, and the terminal, still get what took so long
             lost.append(str(error))
-    print(reading.as_text(report))
+    print(report)
     if options.quick:
         print(left_out(len(images)))
     if lost:
@@ -121,21 +126,41 @@ def run_audit(options: argparse.Namespace) -> int:
     return 0
 
 
-def load_model(model: str, config: Path | None = None) -> nn.Module:
-    """The network that `--model` and `--config` name, in eval mode.
+def load_model(
+    model: str, config: Path | None = None, time_steps: int | None = None, dt: float | None = None
+) -> nn.Module:
+    """The network that `--model` and the options beside it name, in eval mode.
 
-    Errors: InputError for a file that is missing or damaged, a configuration that does not fit, and a Python file that
-    fails.
+    Errors: InputError for a file that is missing or damaged, a configuration that does not fit, a Python file that
+    fails, and an option that belongs to another kind of file.
     """
-    if named := PYTHON_FUNCTION.fullmatch(model):
-        if config is not None:
-            raise InputError(f"--config with {model}; expected it beside weights alone; leave it out")
+    named, is_graph = PYTHON_FUNCTION.fullmatch(model), model.endswith(".nir")
+    if config is not None and (named or is_graph):
+        raise InputError(f"--config with {model}; expected it beside weights alone; leave it out")
+    if not is_graph and (time_steps, dt) != (None, None):
+        raise InputError(f"--time-steps or --dt with {model}; expected them beside a .nir graph alone; leave them out")
+    if is_graph:
+        return read_graph(user_path(model), time_steps, 1.0 if dt is None else dt).eval()
+    if named:
         return build_by_file(user_path(named[1]), named[2]).eval()
     if model.endswith(".py"):
         raise InputError(f"--model is {model}; expected FILE.py:FUNCTION; name the function that returns the network")
-    if model in released_names() and config is None and not any(path.exists() for path in files_of(model)):
-        return released(model)
-    return load(model, config)
+    if config is not None or any(path.exists() for path in files_of(model)):
+        return load(model, config)
+    if model not in released_names():
+        names = ", ".join(released_names()) or "none yet"
+        raise InputError(f"--model is {checks.shown(model)}; expected a file, or a released network: {names}")
+    return released(model)
+
+
+def read_graph(path: Path, time_steps: int | None, dt: float) -> nn.Module:
+    """The network of a .nir file; a graph that takes vectors gets the image flattened. Errors: InputError."""
+    if time_steps is None:
+        raise InputError(f"--model is {path}; a graph does not say for how long it runs; add --time-steps, such as 8")
+    network = wrap.nir(path, time_steps=time_steps, dt=dt)
+    if len(network.net.input_shape or ()) == 1:
+        network.preprocessing = nn.Flatten()
+    return network
 
 
 def build_by_file(path: Path, function: str) -> nn.Module:
@@ -222,8 +247,9 @@ def left_out(images: int) -> str:
     return (
         f"--quick left out: {max(0, IMAGES - images)} of {IMAGES} images, {whole.steps - QUICK.steps} of {whole.steps} "
         f"steps of PGD, {whole.queries - QUICK.queries} of {whole.queries} queries of Square, "
-        f"{len(whole.members) - len(QUICK.members)} of {len(whole.members)} surrogates; run without it before you rely "
-        "on the verdict"
+        f"{len(whole.members) - len(QUICK.members)} of {len(whole.members)} surrogates, "
+        f"{len(whole.eps_factors) - len(QUICK.eps_factors)} of {len(whole.eps_factors)} points of the curve over eps; "
+        "run without it before you rely on the verdict"
     )
 
 

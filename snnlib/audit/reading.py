@@ -44,7 +44,9 @@ def title(name: str) -> str:
 
 
 def what_was_found(found: Finding) -> str:
-    """The check's numbers by name, and what they count."""
+    """The check's numbers by name, and what they count; "" where it could not be done."""
+    if found.outcome == NOT_DONE:
+        return ""
     numbers = ", ".join(f"{title(name)} {value:.4g}" for name, value in found.numbers.items())
     return f"{found.measured}: {numbers}" if numbers else found.measured
 
@@ -65,7 +67,7 @@ def reasons(report: AuditReport) -> list[str]:
     if report.correct < FEWEST_CORRECT:
         found.append(
             f"{report.correct} of {report.images} images are classified correctly; {FEWEST_CORRECT} are needed to say "
-            "anything"
+            "anything: give more images"
         )
     if missing:
         found.append(f"these checks decide and could not be done: {', '.join(missing)}")
@@ -73,10 +75,12 @@ def reasons(report: AuditReport) -> list[str]:
 
 
 def as_text(report: AuditReport) -> str:
-    """The report for a terminal."""
-    lines = [f"Audit of {report.model}", report.summary(), MEANING[report.verdict]]
-    lines += [f"  because {reason}" for reason in reasons(report)]
+    """The report for a terminal: two lines for each check, "!" where one is a sign of masking; the verdict last."""
+    lines = [f"Audit of {report.model}: {report.verdict}", ""]
     for found in report.findings:
-        lines += ["", question(found), f"  found  {what_was_found(found)}", f"  says   {what_it_says(found)}"]
+        said = "; ".join(part for part in (what_was_found(found), what_it_says(found)) if part)
+        lines += [f"{'!' if found in report.flagged else ' '} {question(found)}", f"    {said}"]
+    lines += ["", report.summary(), MEANING[report.verdict]]
+    lines += [f"  because {reason}" for reason in reasons(report)]
     reach = f"{report.forwards:,} forward and {report.backwards:,} backward passes of an image"
-    return "\n".join([*lines, "", f"cost: {reach}"])
+    return "\n".join([*lines, f"cost: {reach}"])

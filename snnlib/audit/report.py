@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -130,14 +129,10 @@ class AuditReport:
         )
 
     def __str__(self) -> str:
-        lines = [f"Audit of {self.model}: {self.summary()}", ""]
-        for found in self.findings:
-            numbers = ", ".join(f"{name} {_short(value)}" for name, value in found.numbers.items())
-            lines.append(f"{found.outcome:>10}  {found.name}: {numbers or found.remark}")
-            if found.outcome != CLEAN and numbers:
-                lines.append(f"{'':12}{found.remark}")
-        reach = f"{self.forwards:,} forward and {self.backwards:,} backward passes of an image"
-        return "\n".join([*lines, "", f"cost: {reach}"])
+        # Only here, as in `save`: the reading needs the checks, which need this module.
+        from snnlib.audit.reading import as_text
+
+        return as_text(self)
 
     __repr__ = __str__
 
@@ -199,9 +194,3 @@ def judge(findings: Sequence[Finding], correct: int) -> str:
             return worse
     missing = [name for name in REQUIRED if outcomes.get(name, NOT_DONE) == NOT_DONE]
     return INCONCLUSIVE if missing or correct < FEWEST_CORRECT else NO_SIGN
-
-
-def _short(value: float) -> str:
-    if isinstance(value, int) or not math.isfinite(value):
-        return str(value)
-    return f"{value:.3g}"

@@ -115,6 +115,16 @@ def audit(
     no error.
     Errors: InputError, before any attack, for inputs that do not fit, for a model that `entrance` refuses (broken
     tensors, a state that is left from call to call), and for logits that are not finite.
+
+    >>> import torch
+    >>> from snnlib import attacks, audit
+    >>> generator = torch.Generator().manual_seed(0)
+    >>> images, model = torch.rand(40, 3, 4, 4, generator=generator), torch.nn.Flatten()  # the largest pixel wins
+    >>> report = audit.audit(model, images, model(images).argmax(1), attacks.Budget(8 / 255), effort="smoke")
+    >>> report.verdict, report.correct, len(report.findings) == len(audit.CHECKS)
+    ('no sign of masking', 40, True)
+    >>> print(report.finding("gradient_in_eval").measured.split(";")[0])
+    a gradient of the margin exists in eval mode: yes
     """
     size = _effort(effort)
     check_inputs(model, images, labels, budget, generator)
@@ -129,7 +139,7 @@ def audit(
         torch.manual_seed(seed)
         case = Case(model, images, labels, budget, size, seed, batch_size)
         _ = case.logits  # refuses what cannot be audited before any check runs
-        findings = tuple(_outcome(check, case) for check in progress(CHECKS.values(), label="audit"))
+        findings = tuple(_outcomes(case))
         own = case.left_by(OWN) if OWN in case.fooled else case.correct
         return AuditReport(
             model=_name_of(model),
@@ -161,6 +171,14 @@ def _effort(effort: str | Effort) -> Effort:
     if effort not in EFFORTS:
         raise InputError(f"effort is {effort!r}; expected one of {', '.join(EFFORTS)}, or an Effort of your own")
     return EFFORTS[effort]
+
+
+def _outcomes(case: Case) -> Iterator[Finding]:
+    """The finding of every check in order, with a bar that names the one at work."""
+    bar = progress(CHECKS.items(), label="audit")
+    for name, check in bar:
+        bar.set_postfix_str(name.replace("_", " "))
+        yield _outcome(check, case)
 
 
 def _outcome(check: Check, case: Case) -> Finding:

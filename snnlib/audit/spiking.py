@@ -32,7 +32,8 @@ def gradient_in_eval(case: Case) -> Finding:
     }
     return Finding(
         "gradient_in_eval",
-        "share of the correct images that a gradient of the margin reaches, by mode (BatchNorm always in eval)",
+        f"a gradient of the margin exists in eval mode: {'yes' if present['eval'] else 'no'}; share of the correct "
+        "images that it reaches, by mode (BatchNorm always in eval)",
         present,
         "none in eval mode (masked)",
         MASKED if len(case.correct) and present["eval"] == 0 else CLEAN,
@@ -156,7 +157,7 @@ def loss_surface(case: Case) -> Finding:
 
 
 def image_against_encoded(case: Case) -> Finding:
-    """The same attack on the image and on the encoded input, each time step on its own: two threat models."""
+    """Does the same attack find as much on the image as on the code, each time step on its own: two threat models?"""
     if not (hasattr(case.model, "encoder") and hasattr(case.model, "body")):
         raise CouldNotDo("the model has no .encoder and .body apart")
     if case.budget.norm != "linf":
@@ -179,7 +180,7 @@ def image_against_encoded(case: Case) -> Finding:
 
 
 def batch_norm_mode(case: Case) -> Finding:
-    """BatchNorm in train mode while attacking, as some codes do, against the deployed network."""
+    """Does BatchNorm in train mode while attacking, as some codes have it, find what eval mode missed?"""
     if not any(isinstance(module, _BatchNorm) for module in case.model.modules()):
         raise CouldNotDo("the model has no BatchNorm")
     # What other attacks in eval mode find too is hidden by something else.

@@ -46,6 +46,13 @@ def load_images(
 
     The test split is the published one and plays no part in the choice of validation images.
     Raises InputError: unknown name or subset, missing folder, damaged files, no network.
+
+    >>> splits = load_images("cifar10")
+    >>> len(splits.train), len(splits.validation), len(splits.test)
+    (4500, 500, 1000)
+    >>> few = splits.test.first_per_class(2)
+    >>> few.batch(slice(None)).shape, few.labels.bincount().tolist()
+    (torch.Size([20, 3, 32, 32]), [2, 2, 2, 2, 2, 2, 2, 2, 2, 2])
     """
     checks.choice("data set", name, DATA_SETS)
     checks.choice("subset", subset, SUBSETS)

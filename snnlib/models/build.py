@@ -228,6 +228,12 @@ def build_model(
 
     **Source:** Fang et al. 2021; Luu et al. 2025 (their code's model.py, sew_resnet.py); Özdenizci & Legenstein 2024
     (their code's models/).
+
+    >>> import torch
+    >>> snn = build_model("vgg11", num_classes=10, time_steps=4, width=4, seed=0)
+    >>> ann = build_model("vgg11", num_classes=10, time_steps=1, width=4, seed=0, spiking=False)
+    >>> snn(torch.rand(5, 3, 32, 32)).shape, ann(torch.rand(5, 3, 32, 32)).shape
+    (torch.Size([5, 10]), torch.Size([5, 10]))
     """
     given = dict(locals())
     _check_texts(given)

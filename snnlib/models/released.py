@@ -25,6 +25,12 @@ def released(name: str) -> Model:
     """The released network of that name, in eval mode on the CPU: images [N, 3, 32, 32] in [0, 1] to logits [N, 10].
 
     Errors: InputError for an unknown name, damaged weights.
+
+    >>> from snnlib import data, models
+    >>> test = data.load_images("cifar10").test.first_per_class(2)
+    >>> model = models.released("ann-trades-quick-0")
+    >>> model(test.batch(slice(None))).shape, test.labels.shape
+    (torch.Size([20, 10]), torch.Size([20]))
     """
     released_card(name)
     return load(FOLDER / name)

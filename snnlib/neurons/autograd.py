@@ -165,6 +165,11 @@ def lif_multi_step(
     of `torch.func` (vmap, grad, jacrev, jacfwd). `want_v_last=False` spares writing the last membrane, None then.
     Raises `InputError` for numbers that do not fit (leak outside [0, 1], threshold <= 0; tensors are not looked into),
     an unknown reset, complex currents or an empty time axis.
+
+    >>> import torch
+    >>> spikes, v_last = lif_multi_step(torch.tensor([[0.75], [0.75], [0.75]]))
+    >>> spikes.flatten().tolist(), v_last.tolist()
+    ([0.0, 1.0, 0.0], [0.75])
     """
     if reset not in ("hard", "soft"):
         raise InputError(f"reset is {reset!r}; expected 'hard' or 'soft'; hard sets the membrane to 0")

@@ -46,7 +46,24 @@ def test_an_ensemble_prints_the_worst_case_and_a_line_for_each_member(small_spik
     assert text.startswith("EnsembleResult, worst case: AttackResult on 30 samples") and "tensor" not in text
     for name, member in found.by_member.items():
         assert f"{name}  broke {int(member.result.success.sum())} of 30" in text
+    rows = found.table()
+    assert list(rows)[:-1] == list(found.result.table()) and len(rows) == 30
+    first, second = found.by_member.values()
+    for number, by in enumerate(rows.fooled_by):
+        fell = [bool(each.result.success[number]) for each in (first, second)]
+        changed = bool(rows.first_successful_step[number] > 0)
+        assert by == (list(members)[fell.index(True)] if changed else "")
+    assert set(rows.fooled_by) > {""}
     assert "adaptive  broke" in repr(adaptive_ensemble(model, images, labels, Budget(0.05), steps=4))
+
+
+def test_the_adaptive_ensembles_table_names_the_member_that_fooled(small_spiking):
+    model, data = small_spiking
+    found = adaptive_ensemble(model, data.batch(slice(None)), data.labels, Budget(0.1), steps=20)
+    rows = found.table()
+    assert (found.fooled_by >= 0).any()
+    for by, number in zip(rows.fooled_by, found.fooled_by.tolist(), strict=True):
+        assert by == ("" if number < 0 else found.members[number])
 
 
 def test_everything_of_the_public_face_is_there_and_callable():

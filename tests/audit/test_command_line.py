@@ -14,15 +14,18 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from safetensors.torch import save_file
+from torch import nn
 
-from snnlib.audit import REQUIRED, AuditReport, Finding, reading
+from snnlib.attacks import Budget
+from snnlib.audit import CHECKS, REQUIRED, AuditReport, Finding, audit, reading
 from snnlib.audit import command_line as command
 from snnlib.audit.page import audit_page
 from snnlib.audit.report import AttackLine
 from snnlib.errors import InputError
 from snnlib.models import build_model
-from snnlib.neurons import use_kernel
+from snnlib.neurons import LIF, use_kernel
 from snnlib.training.checkpoint import save_checkpoint
+from snnlib.wrap import to_nir
 
 CONFIG = {"name": "sew_resnet18", "num_classes": 10, "time_steps": 2, "encoder": "direct", "width": 4, "seed": 1}
 
@@ -73,7 +76,7 @@ def test_a_saved_network_becomes_a_page_and_a_report(files, capsys):
     assert (report.images, report.eps, report.norm, report.model) == (10, 4 / 255, "linf", "sew_resnet18")
     page = (files / "page.html").read_text()
     assert report.verdict in page and "Audit of net.safetensors" in page
-    assert reading.as_text(report) in capsys.readouterr().out
+    assert str(report) in capsys.readouterr().out
     first = page
     assert _run(files, "--eps", "4/255") == 0
     assert (files / "page.html").read_text() == first, "the same call gives the same bytes"
@@ -164,7 +167,10 @@ def test_every_outcome_has_a_page_and_a_text(outcome):
     report = _report(findings=(found,), curves={}, attacks=())
     page = audit_page(report, "net")
     assert f"<title>net: {report.verdict}</title>" in page and f'class="{outcome.replace(" ", "-")}"' in page
-    assert f"  found  what: n 1\n  says   {reading.SIGNS[outcome]}" in reading.as_text(report)
+    measured = "" if outcome == "not done" else "what: n 1; "
+    mark = "!" if outcome in ("suspicious", "masked") else " "
+    assert f"\n{mark} x?\n    {measured}{reading.SIGNS[outcome]}" in str(report)
+    assert ("what: n 1" in page) == (outcome != "not done")
 
 
 def test_terminal_and_page_give_the_same_reasons_for_inconclusive():
@@ -174,7 +180,7 @@ def test_terminal_and_page_give_the_same_reasons_for_inconclusive():
     first, second = reading.reasons(report)
     assert first.startswith("5 of 50 images are classified correctly; 20 are needed")
     assert second == "these checks decide and could not be done: zero gradients"
-    assert f"because {first}\n  because {second}" in reading.as_text(report)
+    assert f"because {first}\n  because {second}" in str(report)
     assert f"<li>{first}</li><li>{second}</li>" in audit_page(report, "net")
     assert reading.reasons(_report(findings=(*done, Finding(REQUIRED[0], "what", {}, "rule", "no")))) == []
 
@@ -200,6 +206,8 @@ def test_terminal_and_page_give_the_same_reasons_for_inconclusive():
         (["--out", "~no-such-user/page.html"], "~no-such-user/page.html has no home folder"),
         (["--model", "net.py"], "expected FILE.py:FUNCTION"),
         (["--model", "net.py:build"], "--config with net.py:build"),
+        (["--model", "net.nir"], "--config with net.nir"),
+        (["--time-steps", "4"], "net.safetensors; expected them beside a .nir graph alone; leave them out"),
         (["--a\nb"], "unrecognized arguments: --a b"),
         (["--norm", "l7"], "norm is 'l7'"),
         (["--images", "3"], "--images is 3"),
@@ -294,9 +302,10 @@ def test_a_function_of_a_python_file_is_audited_and_its_running_is_said(python_f
 )
 def test_a_python_file_that_does_not_fit_is_one_line(python_file, capsys, no_work, function, named):
     assert command.main(["--model", f"{python_file}:{function}"]) == 2
-    error = capsys.readouterr().err.splitlines()
-    assert len(error) == 2 and error[1].startswith(f"error: {'' if function == 'narrow' else python_file.parent}")
-    assert named in error[1] and no_work == []
+    *said, error = capsys.readouterr().err.splitlines()
+    assert [line.split()[0] for line in said] == ["running", "auditing"][: 1 + (function == "narrow")]
+    assert error.startswith(f"error: {'' if function == 'narrow' else python_file.parent}")
+    assert named in error and no_work == []
 
 
 @pytest.mark.parametrize("content", ["def build(:", "raise ValueError('a\\nb')", "import no_such_module", "\0"])
@@ -344,7 +353,8 @@ def test_what_could_not_be_written_at_the_end_is_on_the_terminal_and_the_rest_is
     assert _run(files, "--json", str(files / "full" / "report.json")) == 2
     said = capsys.readouterr()
     assert "masked: clean 80.0 %" in said.out and (files / "page.html").is_file()
-    assert "report.json cannot be written" in said.err and said.err.count("\n") == 1
+    begun, error = said.err.splitlines()
+    assert begun.startswith("auditing on 10 images, linf at eps 8/255;") and "report.json cannot be written" in error
 
 
 def test_quick_says_what_it_left_out(files, capsys, no_work):
@@ -373,13 +383,62 @@ def test_a_released_network_is_found_by_its_name(monkeypatch, no_work):
     assert asked == ["sew-quick-0"]
 
 
+def test_a_graph_of_nir_is_audited_and_vectors_get_the_image_flattened(files, capsys):
+    nir = pytest.importorskip("nir")
+    layers = nn.Sequential(nn.Linear(3072, 30), LIF(leak=0.5), nn.Linear(30, 10), LIF(leak=0.5))
+    nir.write(files / "net.nir", to_nir(layers, torch.rand(1, 3072)))
+    given = ["--model", str(files / "net.nir"), "--profile", "smoke", "--images", "10"]
+    assert command.main([*given, "--time-steps", "3", "--json", str(files / "report.json")]) == 0
+    assert AuditReport.from_json((files / "report.json").read_text()).finding("ensemble_gain").numbers
+    capsys.readouterr()
+    for more, named in (
+        ([], "add --time-steps, such as 8"),
+        (["--time-steps", "0"], "time_steps is 0"),
+        (["--time-steps", "3", "--dt", "-1"], "dt is -1"),
+        (["--time-steps", "3", "--json", str(files / "net.nir")], "which is read"),
+    ):
+        assert command.main([*given, *more]) == 2
+        error = capsys.readouterr().err
+        assert named in error and error.count("\n") == 1
+
+
+@pytest.mark.parametrize("content", [None, b"", b"no graph"])
+def test_what_is_no_graph_is_refused_in_one_line(files, capsys, content):
+    pytest.importorskip("nir")
+    if content is not None:
+        (files / "net.nir").write_bytes(content)
+    assert command.main(["--model", str(files / "net.nir"), "--time-steps", "3"]) == 2
+    error = capsys.readouterr().err
+    assert "net.nir" in error and error.count("\n") == 1
+
+
+def test_an_unknown_name_is_told_the_released_ones_and_the_help_says_what_runs(capsys, no_work):
+    assert command.main(["--model", "resnet-of-mine"]) == 2
+    error = capsys.readouterr().err
+    assert "'resnet-of-mine'; expected a file, or a released network: ann-trades-quick-0" in error
+    with pytest.raises(SystemExit) as end:
+        command.main(["--help"])
+    said = " ".join(capsys.readouterr().out.split())
+    assert end.value.code == 0 and "FILE.py:FUNCTION, which RUNS THAT FILE" in said and no_work == []
+
+
+def test_the_bar_names_the_check_at_work(tmp_path, monkeypatch):
+    monkeypatch.setenv("SNNLIB_PROGRESS", f"file:{tmp_path / 'progress'}")
+    monkeypatch.setattr("snnlib.progress.FILE_SECONDS", 0.0)
+    net = nn.Sequential(nn.Flatten(), nn.Linear(12, 4))
+    audit(net, torch.rand(6, 3, 2, 2), torch.arange(6) % 4, Budget(0.1), effort="smoke")
+    lines = (tmp_path / "progress").read_text()
+    assert all(name.replace("_", " ") in lines for name in CHECKS)
+
+
 VALUES = [
+    "net.nir",
     *("", "0", "-1", "1e999", "8/255", "4/0", "nan", "l2", "linf", "9" * 400, "n" * 300, "é\n", "smoke"),
     *("tinyimagenet", "~", "~nobody/x", "/", ".", "..", "/dev/null", "new/page", "a:b", "net"),
     *("net.json", "net.safetensors", "net.py", "nowhere.py:build", "net.safetensors/page", "--out"),
 ]
 OPTIONS = ["--model", "--config", "--data", "--dataset", "--out", "--json", "--images", "--eps", "--norm", "--profile",
-           "--quick", "--seed", "--batch-size", "--nothing"]  # fmt: skip
+           "--quick", "--seed", "--batch-size", "--time-steps", "--dt", "--nothing"]  # fmt: skip
 
 
 @settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck))
@@ -394,5 +453,5 @@ def test_any_command_line_gives_a_report_or_one_line_and_harms_no_input(files, c
     code = command.main(["--model", "net", *[part for option, value in pairs for part in (option, value)]])
     error = capsys.readouterr().err.splitlines()
     assert (code, len(no_work)) in ((0, 1), (2, 0)), (code, no_work, error)
-    assert len([line for line in error if not line.startswith("running ")]) == (code == 2)
+    assert len([line for line in error if not line.startswith(("running ", "auditing "))]) == (code == 2)
     assert inputs == {name: (files / name).read_bytes() for name in inputs}

@@ -70,7 +70,9 @@ def test_the_report_says_its_numbers():
     assert (report.forwards, report.backwards) == (300, 60)
     assert [found.name for found in report.flagged] == ["ensemble_gain"]
     text = str(report)
-    assert "ensemble_gain: share 0.25, count 3" in text and "because" in text and "300 forward" in text
+    asked = "Do other surrogates find what as many runs by the training surrogate missed?"
+    assert f"\n! {asked}\n    what: share 0.25" in text
+    assert "masked: because" in text and text.endswith("300 forward and 60 backward passes of an image")
 
 
 def test_a_report_comes_back_from_json_as_it_was():
