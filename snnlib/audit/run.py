@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict
@@ -48,6 +49,7 @@ from snnlib.audit.spiking import (
 )
 from snnlib.audit.unchanged import unchanged
 from snnlib.errors import InputError
+from snnlib.models.convolution import unsafe_convolutions
 from snnlib.progress import progress
 
 STRONGEST_MEMBERS = (
@@ -114,7 +116,8 @@ def audit(
     TorchScript too. A check that a model does not allow says so in the report; a model without gradient is a finding,
     no error.
     Errors: InputError, before any attack, for inputs that do not fit, for a model that `entrance` refuses (broken
-    tensors, a state that is left from call to call), and for logits that are not finite.
+    tensors, a state that is left from call to call), and for logits that are not finite. Warns of layers that a CPU may
+    train wrongly (`snnlib.models.unsafe_convolutions`); the audit takes gradients of images alone, which are right.
 
     >>> import torch
     >>> from snnlib import attacks, audit
@@ -133,6 +136,7 @@ def audit(
         raise InputError(
             f"budget is {budget}; expected 'linf' or 'l2' on images: the code is attacked in one of the checks"
         )
+    _warn_of_training(model)
     seed = 0 if generator is None else generator.initial_seed()
     cuda = [images.device] if images.device.type == "cuda" else []
     with ONE_AT_A_TIME, unchanged(model), torch.random.fork_rng(devices=cuda), _checked(model, images):
@@ -154,6 +158,15 @@ def audit(
             findings=findings,
             attacks=tuple(case.lines.values()),
             curves=case.curves,
+        )
+
+
+def _warn_of_training(model: nn.Module) -> None:
+    if unsafe := unsafe_convolutions(model):
+        warnings.warn(
+            f"{len(unsafe)} of the model's convolutions ({unsafe[0]}) get wrong weight gradients on a CPU, or crash "
+            "it, where they run channels-last; the audit is not affected, training is: see models.unsafe_convolutions",
+            stacklevel=3,
         )
 
 

@@ -172,3 +172,13 @@ def test_a_model_that_is_random_by_a_hidden_source_is_flagged_and_attacked_over_
     assert found.outcome == "suspicious" and "reset" in found.remark
     assert report.finding("square_beats_white_box").outcome != "not done"
     assert report.finding("batch_mates").outcome == "not done"
+
+
+def test_layers_that_a_cpu_trains_wrongly_are_named_and_the_audit_goes_on():
+    """Strided 1x1 convolutions with few channels: oneDNN's backward pass of their weights."""
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Conv2d(3, 8, 1, stride=2), nn.Flatten(), nn.Linear(32, 4)).requires_grad_(False)
+    images = torch.rand(8, 3, 4, 4)
+    with pytest.warns(UserWarning, match=r"1 of the model's convolutions \(0: Conv2d\(3, 8, .* training is"):
+        report = audit(model, images, model(images).argmax(1), Budget(2 / 255), effort="smoke")
+    assert report.correct == 8

@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-import re
 import time
 from pathlib import Path
 from typing import Any
@@ -32,12 +30,12 @@ from snnlib.companion.runner.stamps import (
     state_of,
     write_stamp,
 )
+from snnlib.companion.runner.time_limit import is_out_of_time, set_time_limit
 from snnlib.companion.sizes import get_profile
 from snnlib.errors import InputError
 from snnlib.files import file_lock, remove_stale_parts, write_atomic
 from snnlib.runtime import apply_process_settings
 
-UNITS = {"s": 1, "m": 60, "h": 3600}
 RAN, FAILED, LEFT = "ran", "failed", "left for another start"
 
 
@@ -74,7 +72,7 @@ def run_series(options: argparse.Namespace) -> int:
         number for number in within if states[number] != UP_TO_DATE or options.force
     ]
     if options.time_limit:
-        os.environ["SNNLIB_DEADLINE"] = str(time.time() + seconds_of(options.time_limit))
+        set_time_limit(options.time_limit)
     with file_lock(paths.runs_dir(profile) / "run.lock", wait_seconds=0):
         if options.jobs:
             make_in_processes(options)
@@ -213,19 +211,6 @@ def status_table(runs: dict[str, Run], states: dict[str, str], seconds: dict[str
         cells = [number, run.notebook.title, states[number], earlier, took]
         lines.append(f"| {' | '.join(cell.replace('|', '/') for cell in cells)} |")
     return "\n".join(lines)
-
-
-def is_out_of_time() -> bool:
-    """Whether the time limit of this run has passed."""
-    return time.time() >= float(os.environ.get("SNNLIB_DEADLINE", "inf"))
-
-
-def seconds_of(text: str) -> float:
-    """"90s", "100m" or "8h" in seconds. Raises InputError for anything else."""
-    found = re.fullmatch(r"(\d+(?:\.\d+)?)([smh])", text)
-    if not found or float(found[1]) <= 0:
-        raise InputError(f"time limit is {text!r}; expected a number and s, m or h, such as 100m")
-    return float(found[1]) * UNITS[found[2]]
 
 
 def timings_path(profile: str) -> Path:

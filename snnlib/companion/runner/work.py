@@ -8,7 +8,6 @@ What is stored is skipped, what was cut short goes on, and a dead worker loses a
 from __future__ import annotations
 
 import functools
-import os
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -23,7 +22,7 @@ from snnlib.companion.measure.networks import OutOfTime, TrainedNetwork, attacke
 from snnlib.companion.measure.release import release, released_keys
 from snnlib.companion.ozdenizci2024 import networks as conversion
 from snnlib.companion.runner.cost import Training, work_of
-from snnlib.companion.runner.run import seconds_of
+from snnlib.companion.runner.time_limit import is_out_of_time, set_time_limit
 from snnlib.companion.sizes import conversion_size
 from snnlib.errors import InputError
 from snnlib.runtime import apply_process_settings
@@ -233,13 +232,13 @@ def workers_of(jobs: str) -> int:
 def make_all(
     profile_name: str, jobs: str, data_dir: str | None, only: str | None = None, releases: bool = False
 ) -> Progress:
-    """Make what the profile lacks, until all is done or `SNNLIB_DEADLINE` has come. only: "training" or "attack"."""
-    workers, deadline = workers_of(jobs), float(os.environ.get("SNNLIB_DEADLINE", "inf"))
+    """Make what the profile lacks, until all is done or the time limit has passed. only: "training" or "attack"."""
+    workers = workers_of(jobs)
     items = [item for item in items_of(profile_name) if only in (None, item.place[0])]
     if only == "attack":
         items = [replace(item, after=()) for item in items]
     make_one = functools.partial(make, profile_name=profile_name, data_dir=data_dir, releases=releases)
-    progress = run_items(items, workers, make_one, lambda: time.time() >= deadline)
+    progress = run_items(items, workers, make_one, is_out_of_time)
     print(progress.told(), flush=True)
     return progress
 
@@ -256,7 +255,7 @@ def main(arguments: list[str] | None = None) -> int:
     def command() -> int:
         options = parser.parse_args(arguments)
         if options.time_limit:
-            os.environ["SNNLIB_DEADLINE"] = str(time.time() + seconds_of(options.time_limit))
+            set_time_limit(options.time_limit)
         progress = make_all(options.profile, options.jobs, options.data_dir, options.only, options.release)
         return 1 if progress.failed else 0 if len(progress.done) == progress.total else 3
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from snnlib.companion import paths
-from snnlib.companion.runner import run
+from snnlib.companion.runner import run, time_limit
 from snnlib.files import file_lock
 
 TELL = "with open('order.txt', 'a') as stream:\n    stream.write('{} ')"  # cwd is the project
@@ -77,7 +77,7 @@ def test_each_notebook_runs_once_by_number_and_again_only_when_its_code_changes(
 
 @pytest.mark.parametrize(("text", "seconds"), [("90s", 90), ("100m", 6000), ("1.5h", 5400)])
 def test_time_limit_is_read_in_its_unit(text: str, seconds: float) -> None:
-    assert run.seconds_of(text) == seconds
+    assert time_limit.seconds_of(text) == seconds
 
 
 def test_what_the_time_limit_leaves_is_done_by_the_next_start(
