@@ -31,7 +31,7 @@ FLOORS = (
     ("companion.paths", "companion.published"),
     ("companion.sizes",),
     ("companion.measure",),
-    ("companion.luu2025", "companion.ozdenizci2024"),
+    ("companion.luu2025", "companion.ozdenizci2024", "companion.reproduce"),
     ("companion.ours",),
     ("companion.verdicts",),
     ("companion.report",),

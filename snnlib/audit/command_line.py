@@ -35,7 +35,7 @@ from snnlib.models.saved import files_of
 from snnlib.optional import needs
 from snnlib.runtime import apply_process_settings, default_device
 
-IMAGES, QUICK_IMAGES = 200, 50
+IMAGES, QUICK_IMAGES = 200, 100
 QUICK = Effort(
     steps=10, queries=100, members=STRONGEST_MEMBERS[:2], restarts=2, grid=3, pictured=10, eps_factors=(1.0,)
 )

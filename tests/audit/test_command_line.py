@@ -361,7 +361,7 @@ def test_quick_says_what_it_left_out(files, capsys, no_work):
     given = ["--model", str(files / "net.safetensors"), "--quick"]
     assert command.main(given) == 0
     assert no_work[0]["effort"] == command.QUICK
-    assert "--quick left out: 150 of 200 images, 10 of 20 steps of PGD, 200 of 300 queries" in capsys.readouterr().out
+    assert "--quick left out: 100 of 200 images, 10 of 20 steps of PGD, 200 of 300 queries" in capsys.readouterr().out
 
 
 def test_home_is_put_in_and_an_ascii_terminal_gets_every_text(files, no_work, monkeypatch):

@@ -1,0 +1,108 @@
+"""Recompute stored rows from a released network, and say whether they are equal:
+
+    python -m snnlib.companion.reproduce ann-trades-quick-0
+
+NAME is a released network's name or key. Of the attacks whose rows are in `artifacts/rows` the one that took least time
+is run again, or `--all`. Exit code 0: equal; 1: not; 2: nothing to compare with.
+"""
+
+from __future__ import annotations
+
+import sys
+
+import pandas as pd
+
+from snnlib.commands import OneLineParser, exit_code
+from snnlib.companion import paths
+from snnlib.companion.measure.attacked import Attack, ThreatModel, _rows
+from snnlib.companion.measure.networks import Network, TrainedNetwork
+from snnlib.companion.measure.release import released_keys
+from snnlib.companion.measure.rows import robust_accuracy
+from snnlib.companion.measure.store import ROWS, read_record
+from snnlib.data import ImageSet, load_images
+from snnlib.errors import InputError
+from snnlib.models import released, released_card
+from snnlib.runtime import apply_process_settings, default_device
+from snnlib.training import History
+
+BATCH = 50
+COMPARED = ["sample", "surrogate", "success", "first_successful_step"]
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Exit code: see the module."""
+    parser = OneLineParser(prog="python -m snnlib.companion.reproduce", description=__doc__.splitlines()[0])
+    parser.add_argument("name", help="name or key of a released network")
+    parser.add_argument("--all", action="store_true", help="every stored attack, not the quickest alone")
+    return exit_code(lambda: reproduce(**vars(parser.parse_args(arguments))))
+
+
+def reproduce(name: str, *, all: bool = False) -> int:
+    """Print a line for each row set, 0 where all are equal, else 1. Errors: InputError where no rows are stored."""
+    apply_process_settings()
+    name = released_keys().get(name, name)
+    network = as_trained(name)
+    found = stored_rows(network.key)
+    if not found:
+        profile = next((part for part in ("night", "paper") if f"-{part}-" in name), "quick")
+        folder = paths.ARTIFACTS / "rows"
+        raise InputError(f"no rows of {name} in {folder}; expected some; ./run_all.sh --profile {profile} makes them")
+    equal = [check(network, record) for record in (found if all else found[:1])]
+    return int(not min(equal))
+
+
+def as_trained(name: str) -> TrainedNetwork:
+    """The released network as the measurements take one. Errors: InputError for an unknown name."""
+    card, model = released_card(name), released(name)
+    data = card["arguments"]["data"]
+    folder = paths.ARTIFACTS / "data" if data["subset"] == "whole" else None
+    splits, device = load_images(**data, data_dir=folder), default_device()
+    history = History((), True, None, None)
+    network = Network(card["label"], model.config["name"])
+    return TrainedNetwork(network, card["seed"], model.to(device), history, card["key"], splits, str(device))
+
+
+def stored_rows(key: str) -> list[dict]:
+    """What `artifacts/rows` says of the rows of this network, quickest first; not those transferred from another."""
+    records = [(path, read_record(path)) for path in sorted((paths.ARTIFACTS / "rows").glob("*.json"))]
+    mine = [
+        {**record, "path": path.with_suffix(ROWS.suffix)}
+        for path, record in records
+        if record and record["arguments"]["network"] == key and "source" not in record["arguments"]
+    ]
+    return sorted(mine, key=lambda record: record["made"]["seconds"])
+
+
+def check(network: TrainedNetwork, record: dict) -> bool:
+    """Run one stored attack again, print both robust accuracies, and say whether every row is equal."""
+    arguments, before = record["arguments"], ROWS.read(record["path"])
+    attack = dict(arguments["attack"])
+    threat = {"threat": ThreatModel(**attack.pop("threat"))} if "threat" in attack else {}
+    attack = Attack(**{**attack, "members": tuple(attack.get("members", ()))}, **threat)
+    images = images_of(arguments["images"], network.splits.test, before)
+    batch = arguments.get("batch_norm_batch")
+    again = _rows.__wrapped__(network, attack, images, batch or BATCH, batch, arguments.get("samples"))
+    same = again[COMPARED].reset_index(drop=True).equals(before[COMPARED].astype(again[COMPARED].dtypes))
+    shares = [f"{100 * robust_accuracy(rows).robust_accuracy.item():.2f} %" for rows in (before, again)]
+    print(
+        f"{'equal' if same else 'NOT EQUAL'}: {attack.name} at {255 * attack.eps:g}/255, {attack.threat.name}, "
+        f"{before['sample'].nunique()} images: robust accuracy {shares[0]} stored, {shares[1]} now"
+        + ("" if same else f" (stored rows: {record['made']['device']}, torch {record['made']['torch']})")
+    )
+    return same
+
+
+def images_of(key: str, test: ImageSet, rows: pd.DataFrame) -> ImageSet:
+    """The test images with this key: all, or the first of each class. Errors: InputError where neither is it."""
+    per_class = range(1, 1 + len(test) // len(test.labels.unique()))
+    likely = rows["sample"].nunique() // len(test.labels.unique())
+    for count in sorted(per_class, key=lambda number: abs(number - likely)):
+        if (images := test.first_per_class(count)).key == key:
+            return images
+    if test.key == key:
+        return test
+    raise InputError(f"the rows are of images {key}; expected the first test images of each class; make them anew")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,51 @@
+"""Stored rows are made again from the released network, and a difference is said."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from snnlib.companion import reproduce
+from snnlib.companion.measure.attacked import AUTHORS, Attack, attack_rows
+from snnlib.models import released, released_card
+
+NAME = "ann-trades-quick-0"
+
+
+@pytest.fixture
+def rows_of_two_attacks(home, monkeypatch):
+    monkeypatch.setenv("SNNLIB_DEVICE", "cpu")
+    network = reproduce.as_trained(NAME)
+    images = network.splits.test.first_per_class(2)
+    for attack in (Attack("fgsm", 2 / 255), Attack("pgd", 2 / 255, threat=AUTHORS, options={"steps": 2})):
+        attack_rows(network, attack, images, batch_size=20)
+
+
+def test_rows_made_by_the_released_network_are_equal(rows_of_two_attacks, capsys):
+    assert reproduce.main([released_card(NAME)["key"], "--all"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == 2 and all(line.startswith("equal: ") and "20 images" in line for line in lines)
+    assert {line.split()[1] for line in lines} == {"fgsm", "pgd"}
+    assert reproduce.main([NAME]) == 0
+    assert capsys.readouterr().out.splitlines()[0] in lines
+
+
+def test_another_network_is_not_equal(rows_of_two_attacks, capsys, monkeypatch):
+    def other(name):
+        model = released(name)
+        with torch.no_grad():
+            for weight in model.parameters():
+                weight.mul_(0.5)
+        return model
+
+    monkeypatch.setattr(reproduce, "released", other)
+    assert reproduce.main([NAME]) == 1
+    assert capsys.readouterr().out.startswith("NOT EQUAL: ")
+
+
+def test_without_rows_one_line_says_how_to_make_them(home, capsys):
+    assert reproduce.main([NAME]) == 2
+    error = capsys.readouterr().err
+    assert "./run_all.sh --profile quick makes them" in error and error.count("\n") == 1
+    assert reproduce.main(["nothing"]) == 2
+    assert "released network 'nothing'" in capsys.readouterr().err
