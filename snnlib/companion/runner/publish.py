@@ -8,6 +8,7 @@ from typing import Any
 
 from snnlib.companion import paths
 from snnlib.companion.report import claims, figures
+from snnlib.companion.report.row_archive import publish_rows
 from snnlib.companion.runner.series import cell_text
 from snnlib.companion.runner.stamps import Run
 from snnlib.companion.sizes import get_profile
@@ -17,7 +18,7 @@ NOT_OURS = {"injected-parameters", "papermill-error-cell-tag"}
 
 
 def publish(profile: str, runs: list[Run]) -> None:
-    """Copy figures, tables and verdicts of these runs to `figures/<profile>`; outputs into notebooks if told."""
+    """Copy figures, tables, verdicts and rows of these runs to `figures/<profile>`; outputs into notebooks if told."""
     source, target = paths.figures_dir(profile), paths.published_dir(profile)
     made, shown = figures.read_manifest(profile), figures.read_manifest_in(target, profile)
     numbers = {run.notebook.number for run in runs}
@@ -32,6 +33,7 @@ def publish(profile: str, runs: list[Run]) -> None:
     manifest = {"profile": profile, "files": kept | new, "notebooks": shown["notebooks"] | times}
     write_atomic(target / "manifest.json", json.dumps(manifest, indent=1, sort_keys=True) + "\n")
     claims.publish(profile, numbers)
+    publish_rows(profile, numbers)
     if get_profile(profile).in_notebooks:
         for run in runs:
             publish_outputs(run.notebook.path, run.executed)

@@ -1,0 +1,68 @@
+"""The rows behind published figures, sample by sample, in two small files: a number can be followed to images.
+
+`rows.parquet` has the columns of `ROW_COLUMNS` and `result`, the name of the call that made a row; `results.parquet`
+says of each result which notebooks used it, its arguments and what made it.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Collection
+
+import pandas as pd
+
+from snnlib.companion import paths
+from snnlib.companion.measure.rows import ROW_COLUMNS, read_table, write_table
+from snnlib.companion.measure.store import ROWS, read_json, read_record
+from snnlib.companion.report import figures
+from snnlib.errors import InputError
+
+ROWS_FILE, RESULTS_FILE = "rows.parquet", "results.parquet"
+RESULT_COLUMNS = ("result", "notebooks", "arguments", "made")
+
+
+def publish_rows(profile: str, numbers: Collection[str]) -> None:
+    """Put the rows that these notebooks used into `figures/<profile>`; those of other notebooks stay.
+
+    Errors: InputError where rows that a notebook used are gone.
+    """
+    old_results, old_rows = read_published(profile)
+    lines, tables = [], []
+    for name, notebooks in sorted(_users(profile, numbers, old_results).items()):
+        record = read_record(paths.ARTIFACTS / "rows" / f"{name}.json")
+        published = old_results[old_results.result == name]
+        if record is not None:
+            told = [json.dumps(record[part], sort_keys=True) for part in ("arguments", "made")]
+            tables.append(ROWS.read(paths.ARTIFACTS / "rows" / f"{name}{ROWS.suffix}").assign(result=name))
+        elif len(published):
+            told = [published.arguments.item(), published.made.item()]
+            tables.append(old_rows[old_rows.result == name])
+        else:
+            raise InputError(f"the rows {name} of notebook {', '.join(notebooks)} are gone; run it again, then publish")
+        lines.append((name, " ".join(sorted(notebooks)), *told))
+    if lines:
+        folder = paths.published_dir(profile)
+        write_table(folder / RESULTS_FILE, pd.DataFrame(lines, columns=list(RESULT_COLUMNS)))
+        write_table(folder / ROWS_FILE, pd.concat(tables, ignore_index=True)[[*ROW_COLUMNS, "result"]])
+
+
+def _users(profile: str, numbers: Collection[str], published: pd.DataFrame) -> dict[str, set[str]]:
+    """Result -> the notebooks that use it: of `numbers` as they ran last, of others as published."""
+    users: dict[str, set[str]] = {}
+    for line in published.itertuples():
+        if others := set(line.notebooks.split()) - set(numbers):
+            users[line.result] = others
+    for number in numbers:
+        noted = read_json(figures.used_path(profile, number)) or {"results": []}
+        for name in noted["results"]:
+            if name.startswith("rows/"):
+                users.setdefault(name.removeprefix("rows/"), set()).add(number)
+    return users
+
+
+def read_published(profile: str) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """(results, rows) of `figures/<profile>`; both empty where nothing is published."""
+    folder = paths.published_dir(profile)
+    if not (folder / RESULTS_FILE).is_file():
+        return pd.DataFrame(columns=list(RESULT_COLUMNS)), pd.DataFrame(columns=[*ROW_COLUMNS, "result"])
+    return read_table(folder / RESULTS_FILE), read_table(folder / ROWS_FILE)
