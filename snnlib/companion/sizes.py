@@ -171,6 +171,22 @@ class TheorySize:
     alpha: float = 0.001
 
 
+@dataclass(frozen=True)
+class OwnSize:
+    """Sizes of notebook 03. train_per_class, epochs: of its small networks. test_per_class: images scored on.
+
+    attacked_per_class: of those, attacked. steps: of PGD. effort: of the audits. time_steps: of the converted network.
+    """
+
+    train_per_class: int | None
+    test_per_class: int | None
+    attacked_per_class: int
+    epochs: int
+    steps: int
+    effort: str
+    time_steps: tuple[int, ...]
+
+
 _SGD = {"optimiser": "sgd", "schedule": "cosine-per-epoch", "batch_size": 64, "augmentation": "crop-flip"}
 _FINE = {"learning_rate": 1e-3, "weight_decay": 1e-3, "schedule": "cosine"}
 _SCRATCH = {"learning_rate": 4e-3, "weight_decay": 5e-4, "schedule": "one-cycle"}
@@ -258,6 +274,13 @@ TABLE: dict[str, tuple] = {
     "audit.effort":                    ("smoke",       "quick",           "quick",           "paper"),
     "audit.example_images":            (200,           4500,              4500,              4500),
     "audit.example_epochs":            (1,             2,                 10,                10),
+    "own.train_per_class":             (50,            None,              None,              None),
+    "own.test_per_class":              (10,            50,                None,              None),
+    "own.attacked_per_class":          (2,             10,                20,                100),
+    "own.epochs":                      (1,             3,                 10,                10),
+    "own.steps":                       (2,             10,                10,                20),
+    "own.effort":                      ("smoke",       "quick",           "quick",           "paper"),
+    "own.time_steps":                  ((4, 8),        (4, 8, 16),        (4, 8, 16),        (4, 8, 16, 32)),
     "black_box.images_per_class":      (1,             5,                 10,                100),
     "black_box.eps_levels":            ((2, 8),        (2, 8),            (2, 8),            (2, 4, 8)),
     "black_box.draws":                 (2,             10,                20,                100),
@@ -309,6 +332,11 @@ def conversion_size(name: str) -> ConversionSize:
 def audit_size(name: str) -> AuditSize:
     """Sizes of notebook 30."""
     return _built(AuditSize, "audit", name)
+
+
+def own_size(name: str) -> OwnSize:
+    """Sizes of notebook 03."""
+    return _built(OwnSize, "own", name)
 
 
 def black_box_size(name: str) -> BlackBoxSize:

@@ -24,6 +24,7 @@ BUILDERS = {
     "profile": get_profile,
     "conversion": conversion_size,
     "audit": sizes.audit_size,
+    "own": sizes.own_size,
     "black_box": sizes.black_box_size,
     "theory": sizes.theory_size,
 }
@@ -122,7 +123,7 @@ def test_no_size_shrinks_when_the_profile_grows():
         assert set(PROFILES[small].depths) <= set(PROFILES[large].depths)
 
 
-@pytest.mark.parametrize("name", ["conversion", "audit", "black_box", "theory"])
+@pytest.mark.parametrize("name", ["conversion", "audit", "own", "black_box", "theory"])
 def test_no_number_of_a_chapter_shrinks_when_the_profile_grows(name):
     for key, values in TABLE.items():
         counted = all(value is None or type(value) is int for value in values)
@@ -139,7 +140,7 @@ def test_every_profile_can_run(profile):
     assert 6 in profile.eps_levels, "the headline eps is on every curve"
     assert list(profile.eps_levels) == sorted(set(profile.eps_levels))
     assert len(set(profile.seeds)) == len(profile.seeds) >= 2, "one seed shows no spread"
-    assert sizes.audit_size(profile.name).effort in EFFORTS
+    assert sizes.audit_size(profile.name).effort in EFFORTS and sizes.own_size(profile.name).effort in EFFORTS
     for field in fields(profile):
         value = getattr(profile, field.name)
         assert isinstance(value, str | tuple | bool) or value is None or value > 0, field.name
