@@ -71,14 +71,15 @@ def as_trained(name: str) -> TrainedNetwork:
 
 
 def stored_rows(key: str) -> list[dict]:
-    """What `artifacts/rows` says of the rows of this network, quickest first; not those transferred from another."""
+    """The stored rows of this network, quickest first, parts of the images last; not those transferred from another."""
     records = [(path, read_record(path)) for path in sorted((paths.ARTIFACTS / "rows").glob("*.json"))]
     mine = [
         {**record, "rows": functools.partial(ROWS.read, path.with_suffix(ROWS.suffix))}
         for path, record in records
         if record and record["arguments"]["network"] == key and "source" not in record["arguments"]
     ]
-    return sorted(mine or published_rows(key), key=lambda record: record["made"]["seconds"])
+    found = mine or published_rows(key)
+    return sorted(found, key=lambda record: ("samples" in record["arguments"], record["made"]["seconds"]))
 
 
 def published_rows(key: str) -> list[dict]:
