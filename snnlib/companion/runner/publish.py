@@ -8,6 +8,7 @@ from typing import Any
 
 from snnlib.companion import paths
 from snnlib.companion.report import claims, figures
+from snnlib.companion.report.leaderboard import publish_leaderboard
 from snnlib.companion.report.row_archive import publish_rows
 from snnlib.companion.runner.series import cell_text
 from snnlib.companion.runner.stamps import Run
@@ -34,6 +35,7 @@ def publish(profile: str, runs: list[Run]) -> None:
     write_atomic(target / "manifest.json", json.dumps(manifest, indent=1, sort_keys=True) + "\n")
     claims.publish(profile, numbers)
     publish_rows(profile, numbers)
+    publish_leaderboard(profile)
     if get_profile(profile).in_notebooks:
         for run in runs:
             publish_outputs(run.notebook.path, run.executed)
