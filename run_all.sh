@@ -62,7 +62,7 @@ install() { # install KIND EXTRAS, once per version of the pins; no "ready" mean
 # Each extra's packages, for an environment that this script did not make.
 modules="snnlib torchvision scipy seaborn jinja2 papermill ipykernel jupyterlab pyarrow snntorch statsmodels"
 modules="$modules spikingjelly norse"
-kind=run extras=companion,bench
+kind=run extras=companion,bench,nir
 if [ "${1:-}" = test ]; then
     kind=test extras=test modules="$modules pytest xdist nbval hypothesis pyautoattack ruff setuptools"
 fi
