@@ -11,6 +11,7 @@ from types import ModuleType
 import pytest
 
 from snnlib.companion import paths
+from snnlib.companion.measure import store
 from snnlib.runtime import apply_process_settings
 
 REPOSITORY = Path(__file__).resolve().parent.parent
@@ -36,6 +37,7 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setattr(paths, "ROOT", folder)
     for name in ("NOTEBOOKS", "FIGURES", "ARTIFACTS"):
         monkeypatch.setattr(paths, name, folder / name.lower())
+    monkeypatch.setattr(store, "used", {})  # what tests before used lies in their folders
     monkeypatch.setenv("SNNLIB_HOME", str(folder))
     monkeypatch.setenv("PYTHONPATH", str(REPOSITORY))
     monkeypatch.setenv("JUPYTER_PATH", "")

@@ -217,6 +217,10 @@ def test_list_ends_quietly_when_nobody_reads(checkout, bare):
     assert (answer.returncode, answer.stderr) == (141, "")
 
 
+def _take_interrupts() -> None:
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 @pytest.mark.parametrize("ended_by", ["ctrl-c", "failure"])
 def test_an_interrupted_installation_does_not_blame_the_network(checkout, bare, ended_by):
     started = bare / "started"
@@ -232,6 +236,7 @@ def test_an_interrupted_installation_does_not_blame_the_network(checkout, bare, 
         stderr=subprocess.PIPE,
         text=True,
         start_new_session=True,
+        preexec_fn=_take_interrupts,  # a test run in the background hands on that it ignores them
     )
     try:
         if ended_by == "ctrl-c":
