@@ -29,6 +29,7 @@ import subprocess
 import sys
 import time
 from dataclasses import asdict, dataclass
+from itertools import accumulate
 from typing import TYPE_CHECKING
 
 from snnlib.errors import InputError
@@ -183,6 +184,14 @@ def reading(values: Tensor) -> Callable[[], list]:
         return there.tolist()
 
     return numbers
+
+
+def running_sum(values: Tensor) -> Tensor:
+    """`values.cumsum(0)` as a CPU takes it, in float64 where the device has it; CUDA's own has no fixed order."""
+    import torch
+
+    wide = values if values.device.type == "mps" else values.double()
+    return torch.stack(list(accumulate(wide.unbind(0)))).to(values.dtype)
 
 
 def describe_device(device: str | torch.device | None = None) -> str:

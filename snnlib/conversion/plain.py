@@ -23,6 +23,7 @@ from snnlib.models import Model
 from snnlib.models.layers import is_static
 from snnlib.models.tracing import place_of, trace
 from snnlib.neurons import LIF, neurons_of
+from snnlib.runtime import running_sum
 
 LAYERS = (
     _ConvNd, nn.Linear, _BatchNorm, _MaxPoolNd, _AvgPoolNd, _AdaptiveAvgPoolNd, nn.Flatten, nn.Unflatten, _DropoutNd,
@@ -80,7 +81,7 @@ class MaxOfRates(nn.Module):
     def forward(self, x: Tensor, steps: torch.Size) -> Tensor:
         if x.shape[0] == steps[1]:
             return self.pool(x)
-        highest = self.pool(x.unflatten(0, steps).cumsum(0).flatten(0, 1)).unflatten(0, steps)
+        highest = self.pool(running_sum(x.unflatten(0, steps)).flatten(0, 1)).unflatten(0, steps)
         return torch.cat([highest[:1], highest.diff(dim=0)]).flatten(0, 1)
 
 

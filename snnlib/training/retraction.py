@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from itertools import accumulate
-
 import torch
 from torch import Tensor, nn
 
 from snnlib.models.convertible import MixedBranches
-from snnlib.runtime import sent
+from snnlib.runtime import running_sum, sent
 
 MANY_ROWS = 200
 SHARE_OF_ROWS = 0.3
@@ -52,8 +50,7 @@ def nearest_on_simplex(vector: Tensor) -> Tensor:
     """The point of the probability simplex nearest to `[n]`, in the Euclidean norm: max(vector − γ, 0)."""
     falling = vector.sort(descending=True).values
     counts = torch.arange(1, len(vector) + 1, device=vector.device)
-    # CUDA has no cumsum in a fixed order.
-    excess = (torch.stack(list(accumulate(falling.unbind()))) - 1) / counts
+    excess = (running_sum(falling) - 1) / counts
     kept = (falling > excess).sum()
     return (vector - excess[kept - 1]).clamp_min(0)
 

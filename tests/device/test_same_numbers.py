@@ -196,6 +196,19 @@ def test_conversion(same_on_both, statistics):
     same_on_both(report)
 
 
+def test_conversion_of_a_plain_network_with_a_max_pool(same_on_both):
+    def logits(device: str) -> Tensor:
+        torch.manual_seed(0)
+        pooled = [nn.Conv2d(3, 4, 3), nn.ReLU(), nn.MaxPool2d(2), nn.Conv2d(4, 4, 3), nn.ReLU(), nn.Flatten()]
+        ann = nn.Sequential(*pooled, nn.LazyLinear(10))
+        images = pictures(12).batch(slice(None))
+        ann(images)
+        snn, _ = conversion.convert(ann.to(device), images, time_steps=3, batch_size=6, calibration={"batches": 2})
+        return snn(images.to(device)).detach()
+
+    same_on_both(logits)
+
+
 def test_conversion_by_steps_of_the_activation(same_on_both):
     def logits(device: str) -> Tensor:
         ann = conversion.with_qcfs(network(time_steps=1, spiking=False), 4).to(device)

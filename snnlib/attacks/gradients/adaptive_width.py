@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from itertools import accumulate
 from numbers import Real
 from statistics import NormalDist
 from typing import ClassVar
@@ -17,6 +16,7 @@ from torch import Tensor
 from snnlib.attacks.gradients.base import MembraneRule, SpikeGradient, SpikeRule
 from snnlib.errors import InputError
 from snnlib.neurons import LIF
+from snnlib.runtime import running_sum
 
 DECAY_OF_MEAN = DECAY_OF_DEVIATION = 0.9
 RELAX = 1.5
@@ -42,16 +42,11 @@ def spread_so_far(u: Tensor, over_batch: bool) -> Tensor:
     # Variances do not feel a shift; taking out the first step's mean keeps the squares from cancelling.
     centred = u - u[:1].mean(pooled, keepdim=True)
     count = math.prod(u.shape[axis] for axis in pooled)
-    totals = _running_sum(centred.sum(pooled, keepdim=True))
-    squares = _running_sum(centred.square().sum(pooled, keepdim=True))
+    totals = running_sum(centred.sum(pooled, keepdim=True))
+    squares = running_sum(centred.square().sum(pooled, keepdim=True))
     values = count * torch.arange(1, len(u) + 1, device=u.device, dtype=u.dtype).view(-1, *[1] * (u.dim() - 1))
     variance = (squares - totals * totals / values) / (values - 1).clamp_min(1)
     return torch.where(variance > 0, variance.clamp_min(0).sqrt(), 1.0)
-
-
-def _running_sum(values: Tensor) -> Tensor:
-    """`values.cumsum(0)` as a CPU takes it, in float64; CUDA's own has no fixed order."""
-    return torch.stack(list(accumulate(values.double().unbind(0)))).to(values.dtype)
 
 
 @dataclass(frozen=True)
