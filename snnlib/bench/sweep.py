@@ -23,6 +23,7 @@ from torch import Tensor, nn
 from snnlib.attacks import Budget, pgd
 from snnlib.bench.attacks import plain_pgd, random_starts
 from snnlib.bench.contenders import LIF_CONTENDERS, SpikingJellyNetwork
+from snnlib.bench.speed import copy_bandwidth
 from snnlib.checks import number
 from snnlib.commands import OneLineParser, exit_code
 from snnlib.encoding import build_encoder
@@ -106,15 +107,6 @@ def compare(make: dict[str, Callable[[], Run]], watch: _Watch, rounds: int = ROU
     return list(rows.values())
 
 
-def bandwidth(watch: _Watch, device: str, megabytes: int) -> float:
-    """Bytes read and written per second by a copy of so many MB."""
-    source = torch.ones(megabytes << 18, device=device)
-    target = torch.empty_like(source)
-    copy = partial(target.copy_, source)
-    copy()
-    return 2 * source.nbytes / (1e-3 * min(watch.of(copy, 10) for _ in range(ROUNDS)))
-
-
 def lif_rows(neuron_steps: int, watch: _Watch, device: str, peak_rate: float) -> Iterator[dict]:
     """One layer of IF neurons at T = 4, alone and with its backward pass, in float32."""
     currents = 0.6 * torch.rand(LIF_TIME_STEPS, neuron_steps // LIF_TIME_STEPS, device=device)
@@ -183,7 +175,7 @@ def sweep(device: str, seconds: float, small: bool, target: Path) -> pd.DataFram
     medians), share_of_bandwidth (of a large copy on the same device), peak_mib, note, device.
     """
     watch, end = _Watch(device), time.monotonic() + seconds
-    rate = bandwidth(watch, device, 16 if small else 1024)
+    rate = copy_bandwidth(device, size=(16 if small else 1024) << 18)
     rows: list[dict] = [{"work": "copy, GB/s", "size": rate / 1e9, "contender": "torch", "note": ""}]
     networks = SMALL["networks"] if small else NETWORKS
     sizes = SMALL["neuron_steps"] if small else NEURON_STEPS

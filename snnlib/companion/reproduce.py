@@ -71,33 +71,38 @@ def as_trained(name: str) -> TrainedNetwork:
 
 
 def stored_rows(key: str) -> list[dict]:
-    """The stored rows of this network, quickest first, parts of the images last; not those transferred from another."""
-    records = [(path, read_record(path)) for path in sorted((paths.ARTIFACTS / "rows").glob("*.json"))]
-    mine = [
-        {**record, "rows": functools.partial(ROWS.read, path.with_suffix(ROWS.suffix))}
-        for path, record in records
-        if record and record["arguments"]["network"] == key and "source" not in record["arguments"]
-    ]
-    found = mine or published_rows(key)
-    return sorted(found, key=lambda record: ("samples" in record["arguments"], record["made"]["seconds"]))
+    """The rows of this network in `artifacts`, else the published ones: quickest first, parts of the images last.
 
-
-def published_rows(key: str) -> list[dict]:
-    """The same of what is published, of the first profile that has rows of this network."""
-    for profile in paths.PROFILE_NAMES:
-        results, rows = read_published(profile)
-        records = [
-            {
-                "arguments": json.loads(line.arguments),
-                "made": json.loads(line.made),
-                "rows": functools.partial(_of_result, rows, line.result),
-            }
-            for line in results.itertuples()
-        ]
+    Not those of attacks transferred from another network.
+    """
+    for records in (kept_rows(), *map(published_rows, paths.PROFILE_NAMES)):
         mine = [each for each in records if each["arguments"]["network"] == key and "source" not in each["arguments"]]
         if mine:
-            return mine
+            return sorted(mine, key=lambda record: ("samples" in record["arguments"], record["made"]["seconds"]))
     return []
+
+
+def kept_rows() -> list[dict]:
+    """Arguments and maker of every result in `artifacts/rows`, and `rows`, which reads it."""
+    records = [(path, read_record(path)) for path in sorted((paths.ARTIFACTS / "rows").glob("*.json"))]
+    return [
+        {**record, "rows": functools.partial(ROWS.read, path.with_suffix(ROWS.suffix))}
+        for path, record in records
+        if record
+    ]
+
+
+def published_rows(profile: str) -> list[dict]:
+    """The same of what a profile has published."""
+    results, rows = read_published(profile)
+    return [
+        {
+            "arguments": json.loads(line.arguments),
+            "made": json.loads(line.made),
+            "rows": functools.partial(_of_result, rows, line.result),
+        }
+        for line in results.itertuples()
+    ]
 
 
 def _of_result(rows: pd.DataFrame, result: str) -> pd.DataFrame:

@@ -52,7 +52,7 @@ def test_table_is_written_piece_by_piece_and_names_what_it_did_not_reach(tmp_pat
     target = tmp_path / "sweep.csv"
     clock = iter([0.0, 1.0, 2.0, 99.0, 99.0, 99.0, 99.0])
     monkeypatch.setattr(sweep.time, "monotonic", lambda: next(clock))
-    monkeypatch.setattr(sweep, "bandwidth", lambda *_: 2e9)
+    monkeypatch.setattr(sweep, "copy_bandwidth", lambda *_, **__: 2e9)
     monkeypatch.setattr(sweep, "lif_rows", lambda size, *_: iter([{"work": "LIF", "size": size}]))
     monkeypatch.setattr(sweep, "network_rows", lambda *_: iter([{"work": "network", "size": 2}]))
     table = sweep.sweep("cpu", 50, True, target)

@@ -59,6 +59,8 @@ class FineTuning:
         return ", ".join(filter(None, (frozen, dropped)))
 
 
+STEPS = ("ANN", "copied, thresholds 1", "calibrated", "scaled", "statistics reset", "fine-tuned")
+"""Names of the networks between an ANN and its fine-tuned SNN, as rows and tables have them."""
 ABLATIONS = {"C5": FineTuning(thresholds=False), "C6": FineTuning(keep_batch_norm=False)}
 """The fine-tunings that claims C5 and C6 are judged against."""
 
@@ -162,14 +164,15 @@ def steps_of_conversion(item: TrainedNetwork, fine: TrainedNetwork, size: Conver
     Up to "scaled" BatchNorm's statistics are estimated anew from training images, so that accuracy means something
     between the steps. "statistics reset" is what the paper fine-tunes from: mean 0 and variance 1.
     """
-    steps = {
-        "ANN": item.model,
-        "copied, thresholds 1": _copied(item, _snn_options(size), True),
-        "calibrated": converted(item, size, scale=1.0),
-        "scaled": converted(item, size),
-        "statistics reset": converted(item, size),
-        "fine-tuned": fine.model,
-    }
+    models = (
+        item.model,
+        _copied(item, _snn_options(size), True),
+        converted(item, size, scale=1.0),
+        converted(item, size),
+        converted(item, size),
+        fine.model,
+    )
+    steps = dict(zip(STEPS, models, strict=True))
     for name in ("copied, thresholds 1", "calibrated", "scaled"):
         _reestimate(steps[name], item, size)
     return {name: model.eval() for name, model in steps.items()}

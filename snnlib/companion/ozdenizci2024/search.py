@@ -7,23 +7,15 @@ with a seed that no table uses, and prints what each reaches. What was chosen st
 from __future__ import annotations
 
 import sys
-import tempfile
 from dataclasses import replace
-from pathlib import Path
 
 import pandas as pd
-import torch
 
 from snnlib.attacks import Budget, pgd
 from snnlib.commands import OneLineParser, exit_code
-from snnlib.companion.measure.networks import build_network, build_recipe
+from snnlib.companion.measure.networks import TrainedNetwork
 from snnlib.companion.ozdenizci2024 import networks as conversion
 from snnlib.companion.sizes import ConversionSize, conversion_size
-from snnlib.conversion import calibrate, copy_weights, scale_thresholds, set_trainable
-from snnlib.data import ImageSplits
-from snnlib.models import Model
-from snnlib.runtime import default_device
-from snnlib.training import fit, load_weights
 
 SEED = 100
 """No table's seed."""
@@ -32,50 +24,32 @@ RATES = {"fine-tuning": (3e-4, 1e-3, 3e-3), "end to end": (1e-3, 4e-3, 1.2e-2)}
 ROBUST_IMAGES = 500
 
 
-def pretrained(size: ConversionSize, splits: ImageSplits, folder: Path, epochs: int) -> Model:
-    """The TRADES network that all candidates of fine-tuning start from."""
-    network = conversion.ann_network("trades", size)
-    model = build_network(network, size.profile, splits.num_classes, SEED)
-    recipe = replace(build_recipe(network, size.profile, SEED), epochs=epochs)
-    load_weights(fit(model, splits, recipe, directory=folder, device=default_device()).best, model)
-    return model
-
-
-def candidate(
-    side: str, rate: float, size: ConversionSize, splits: ImageSplits, folder: Path, ann: Model | None
-) -> dict:
-    """Train one candidate: its clean accuracy on the validation images, and that under PGD-10 on the first of them."""
+def candidate(side: str, rate: float, size: ConversionSize, data_dir: str | None) -> TrainedNetwork:
+    """The chapter's network with another learning rate; stored as all networks are."""
     if side == "fine-tuning":
-        model = copy_weights(ann.cpu(), time_steps=size.profile.time_steps, **conversion.SNN_OPTIONS)
-        calibrate(model, splits.train, seed=SEED, **size.calibration)
-        scale_thresholds(model, conversion.SCALE)
-        set_trainable(model, thresholds=True)
-        network = conversion.finetuned_network("trades", size, conversion.FineTuning(), model.config)
-    else:
-        network = conversion.end_to_end_network("equal steps", size)
-        model = build_network(network, size.profile, splits.num_classes, SEED)
-    recipe = replace(build_recipe(network, size.profile, SEED), learning_rate=rate)
-    history = fit(model, splits, recipe, directory=folder, device=default_device())
-    load_weights(history.best, model)
-    best = max(epoch["validation_accuracy"] for epoch in history.epochs)
-    robust = _robust_accuracy(model, splits)
-    return {"side": side, "learning rate": rate, "validation accuracy": best, "validation, PGD-10 at 2/255": robust}
+        other = replace(size, finetune={**size.finetune, "learning_rate": rate})
+        return conversion.finetuned("trades", other, SEED, data_dir)
+    other = replace(size, end_to_end={**size.end_to_end, "learning_rate": rate})
+    return conversion.end_to_end("equal steps", other, SEED, data_dir)
 
 
-def _robust_accuracy(model: Model, splits: ImageSplits) -> float:
-    device, chosen = next(model.parameters()).device, torch.arange(min(ROBUST_IMAGES, len(splits.validation)))
-    images, labels = splits.validation.batch(chosen, device), splits.validation.labels[chosen].to(device)
-    found = pgd(model.eval(), images, labels, Budget(conversion.TRAINING_EPS), steps=10)
+def robust_accuracy(item: TrainedNetwork) -> float:
+    """Under PGD-10 at the eps of training, on the first validation images."""
+    images = item.splits.validation.take(slice(0, ROBUST_IMAGES))
+    pixels, labels = images.batch(slice(None), item.device), images.labels.to(item.device)
+    found = pgd(item.model, pixels, labels, Budget(conversion.TRAINING_EPS), steps=10)
     return 1 - found.success.float().mean().item()
 
 
-def search(size: ConversionSize, splits: ImageSplits, folder: Path) -> pd.DataFrame:
+def search(size: ConversionSize, data_dir: str | None) -> pd.DataFrame:
     """One row per candidate of `RATES`."""
-    ann = pretrained(size, splits, folder / "ann", size.profile.epochs)
     rows = []
     for side, rates in RATES.items():
         for rate in rates:
-            rows.append(candidate(side, rate, size, splits, folder / f"{side} {rate}", ann))
+            item = candidate(side, rate, size, data_dir)
+            best = max(epoch["validation_accuracy"] for epoch in item.history.epochs)
+            row = {"side": side, "learning rate": rate, "validation accuracy": best}
+            rows.append({**row, "validation, PGD-10 at 2/255": robust_accuracy(item)})
             print(rows[-1], flush=True)
     return pd.DataFrame(rows)
 
@@ -87,9 +61,7 @@ def main(arguments: list[str] | None = None) -> int:
 
     def command() -> int:
         options = parser.parse_args(arguments)
-        size = conversion_size(options.profile)
-        with tempfile.TemporaryDirectory() as folder:
-            print(search(size, conversion.images_of(size, options.data_dir), Path(folder)).to_string(index=False))
+        print(search(conversion_size(options.profile), options.data_dir).to_string(index=False))
         return 0
 
     return exit_code(command)

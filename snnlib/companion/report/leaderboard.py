@@ -12,13 +12,13 @@ import pandas as pd
 
 from snnlib.companion import paths
 from snnlib.companion.measure.rows import SAMPLE_KEY, clean_accuracy, robust_accuracy, wilson_interval
+from snnlib.companion.ozdenizci2024 import networks as conversion
 from snnlib.companion.report.row_archive import read_published
 from snnlib.files import write_atomic
 
 STEPS = 10
 SURROGATES = 3
 WITHOUT_GRADIENT = ("square", "rays", "spsa")
-STEPS_OF_A_CONVERSION = ("ANN", "copied, thresholds 1", "calibrated", "scaled", "statistics reset", "fine-tuned")
 COLUMNS = (
     *("rank", "network", "eps255", "clean", "robust", "low", "high", "seeds", "images", "attacks", "passes", "lacks"),
 )
@@ -51,7 +51,7 @@ def leaderboard(rows: pd.DataFrame) -> pd.DataFrame:
     are not drawn anew. passes: forward and backward passes of an image, all attacks and seeds together.
     """
     chosen = rows[(rows.space == "image") & (rows.batch_norm == "eval") & (rows.norm == "linf")]
-    chosen = chosen[~chosen.model.isin(STEPS_OF_A_CONVERSION) & ~chosen.model.str.fullmatch(r"\d+")]
+    chosen = chosen[~chosen.model.isin(conversion.STEPS) & ~chosen.model.str.fullmatch(r"\d+")]
     chosen = chosen.assign(eps255=(255 * chosen.eps).round().astype(int))
     lines = []
     for (eps, model), every in chosen.groupby(["eps255", "model"]):

@@ -18,10 +18,17 @@ from multiprocessing import get_context
 
 from snnlib.commands import OneLineParser, exit_code
 from snnlib.companion.measure.attacked import attacked
-from snnlib.companion.measure.networks import OutOfTime, TrainedNetwork, attacked_images, seconds_left, trained
+from snnlib.companion.measure.networks import (
+    Network,
+    OutOfTime,
+    TrainedNetwork,
+    attacked_images,
+    seconds_left,
+    trained,
+)
 from snnlib.companion.measure.release import release, released_keys
 from snnlib.companion.ozdenizci2024 import networks as conversion
-from snnlib.companion.runner.cost import Training, work_of
+from snnlib.companion.runner.cost import work_of
 from snnlib.companion.runner.time_limit import is_out_of_time, set_time_limit
 from snnlib.companion.sizes import conversion_size
 from snnlib.errors import InputError
@@ -48,15 +55,15 @@ class Item:
 def items_of(profile_name: str) -> list[Item]:
     """All items, those first that others wait for: trainings seed by seed, then attacks seed by seed."""
     trainings, attacks = work_of(profile_name)
-    made = {_name(training, seed): training for training in trainings for seed in training.profile.seeds}
+    made = {_name(training.network, seed) for training in trainings for seed in training.profile.seeds}
     found = []
     for number, training in enumerate(trainings):
         for seed in training.profile.seeds:
-            start = () if training.ann is None else (_name(Training("", training.ann, training.profile), seed),)
-            found.append(Item(_name(training, seed), ("training", number, 0), seed, start))
+            start = () if training.ann is None else (_name(training.ann, seed),)
+            found.append(Item(_name(training.network, seed), ("training", number, 0), seed, start))
     for number, work in enumerate(attacks):
         for seed in work.training.profile.seeds:
-            needs = _name(work.training, seed)
+            needs = _name(work.training.network, seed)
             assert needs in made, f"{work.label} attacks a network that nobody trains"
             for level, attack in enumerate(work.attacks):
                 label = f"{needs}: {work.label.partition(', eps')[0]}, eps {255 * attack.eps:g}"
@@ -64,8 +71,8 @@ def items_of(profile_name: str) -> list[Item]:
     return sorted(found, key=lambda item: (item.place[0] != "training", item.seed, bool(item.after), item.place))
 
 
-def _name(training: Training, seed: int) -> str:
-    return f"{training.network.label}, seed {seed}"
+def _name(network: Network, seed: int) -> str:
+    return f"{network.label}, seed {seed}"
 
 
 def make(item: Item, profile_name: str, data_dir: str | None, releases: bool = False) -> str:
