@@ -95,7 +95,8 @@ def fit(
     if recipe.precision == "bfloat16" and device.type != "cuda":
         raise InputError(f"precision is 'bfloat16' on {device.type}; expected CUDA; use precision='float32'")
     model.to(device)
-    _check_logits(model, splits, device)
+    if not resume or not (directory / LAST).exists():  # else it was checked when the run began
+        _check_logits(model, splits, device)
     run = _Run(model, splits, recipe, directory, device)
     with file_lock(directory / "fit.lock", wait_seconds=5):
         remove_stale_parts(directory)

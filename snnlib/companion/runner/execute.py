@@ -41,9 +41,11 @@ def execute(run: Run, label: str) -> None:
 
     run.unfinished.parent.mkdir(parents=True, exist_ok=True)
     run.executed.parent.mkdir(parents=True, exist_ok=True)
-    os.environ["JUPYTER_PATH"] = str(write_kernel_spec(run.profile))
-    progress_file(run.profile).unlink(missing_ok=True)
-    with _live_line(label, progress_file(run.profile)):
+    folder = kernel_folder(run)
+    write_kernel_spec(folder)
+    os.environ["JUPYTER_PATH"] = str(folder)
+    progress_file(folder).unlink(missing_ok=True)
+    with _live_line(label, progress_file(folder)):
         try:
             papermill.execute_notebook(
                 str(run.notebook.path),
@@ -79,22 +81,22 @@ def check_completed(path: Path) -> None:
             )
 
 
-def kernel_folder(profile: str) -> Path:
-    """What `JUPYTER_PATH` must name so that kernel `python3` is the interpreter that ran this profile."""
-    return paths.runs_dir(profile) / "jupyter"
+def kernel_folder(run: Run) -> Path:
+    """What `JUPYTER_PATH` must name so that kernel `python3` is the interpreter that ran this notebook."""
+    return paths.runs_dir(run.profile) / "jupyter" / run.notebook.number
 
 
-def progress_file(profile: str) -> Path:
-    """Where a kernel of this profile writes its progress."""
-    return kernel_folder(profile) / "progress.txt"
+def progress_file(folder: Path) -> Path:
+    """Where the kernel of this `kernel_folder` writes its progress."""
+    return folder / "progress.txt"
 
 
-def write_kernel_spec(profile: str) -> Path:
-    """Declare a kernel that is this very interpreter; returns `kernel_folder(profile)`.
+def write_kernel_spec(folder: Path) -> None:
+    """Declare a kernel that is this very interpreter.
 
-    The user's own folder may hold a `python3` kernel of another environment, which has other packages.
+    The user's own folder may hold a `python3` kernel of another environment, which has other packages. Each notebook
+    has a folder of its own: two that run at the same time tell their progress apart.
     """
-    folder = kernel_folder(profile)
     spec = {
         "argv": [
             sys.executable,
@@ -112,11 +114,10 @@ def write_kernel_spec(profile: str) -> Path:
             "MPLBACKEND": "module://matplotlib_inline.backend_inline",
             "PYTHONHASHSEED": "0",
             "SNNLIB_HOME": str(paths.ROOT),
-            "SNNLIB_PROGRESS": f"file:{progress_file(profile)}",
+            "SNNLIB_PROGRESS": f"file:{progress_file(folder)}",
         },
     }
     write_atomic(folder / "kernels" / KERNEL_NAME / "kernel.json", json.dumps(spec, indent=1) + "\n")
-    return folder
 
 
 @contextmanager

@@ -42,6 +42,7 @@ def parse_arguments(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--jobs", metavar="local:N", help="make networks and rows of the profile by N processes first, two threads each"
     )
+    parser.add_argument("--at-once", metavar="N", type=int, default=1, help="run N notebooks at the same time")
     parser.add_argument(
         "--dry-run",
         action="store_true",

@@ -12,11 +12,13 @@ import time
 from pathlib import Path
 from typing import Any
 
+from snnlib import checks
 from snnlib.commands import exit_code
 from snnlib.companion import paths
 from snnlib.companion.measure.networks import OutOfTime
 from snnlib.companion.measure.store import read_json
 from snnlib.companion.report import figures
+from snnlib.companion.runner.apart import Apart, Here, ProcessDied, ended
 from snnlib.companion.runner.execute import NotebookFailed, clock, execute
 from snnlib.companion.runner.options import parse_arguments
 from snnlib.companion.runner.publish import publish
@@ -49,6 +51,7 @@ def run_series(options: argparse.Namespace) -> int:
     """Do what the options ask; returns the exit code. Raises InputError before anything runs."""
     apply_process_settings()  # the kernels inherit what it puts into the environment
     profile = paths.check_profile(options.profile)
+    checks.whole("--at-once", options.at_once)
     if options.dry_run:
         check_dry_run(options)
         from snnlib.companion.runner import cost as cost_model  # every network and attack comes with it
@@ -76,7 +79,7 @@ def run_series(options: argparse.Namespace) -> int:
     with file_lock(paths.runs_dir(profile) / "run.lock", wait_seconds=0):
         if options.jobs:
             make_in_processes(options)
-        run_due(profile, due, runs, states)
+        run_due(profile, due, runs, states, options.at_once)
     print(status_table(runs, states, read_timings(profile)))
     return finish(options, [runs[number] for number in within], states)
 
@@ -92,9 +95,9 @@ def make_in_processes(options: argparse.Namespace) -> None:
 
 def check_dry_run(options: argparse.Namespace) -> None:
     """Errors: InputError for another option beside `--dry-run` and `--profile`."""
-    for name in ("only", "force", "set", "data_dir", "list", "publish", "time_limit", "jobs"):
+    for name in ("only", "force", "set", "data_dir", "list", "publish", "time_limit", "jobs", "at_once"):
         value, option = getattr(options, name), f"--{name.replace('_', '-')}"
-        if value not in (None, False, []):
+        if value not in (None, False, []) and (name, value) != ("at_once", 1):
             shown = option if value is True else f"{option} {', '.join(value) if name == 'set' else str(value)!r}"
             raise InputError(f"--dry-run with {shown}; expected --profile alone beside it; leave {option} out")
 
@@ -147,46 +150,65 @@ def read_settings(options: argparse.Namespace, notebooks: list[Notebook]) -> dic
     }
 
 
-def run_due(profile: str, due: list[str], runs: dict[str, Run], states: dict[str, str]) -> None:
-    """Run the notebooks `due` in order, outcomes into `states`; a failure stops no other."""
+def run_due(profile: str, due: list[str], runs: dict[str, Run], states: dict[str, str], at_once: int = 1) -> None:
+    """Run the notebooks `due`, `at_once` at the same time, outcomes into `states`; a failure stops no other.
+
+    They start by number. The last of the series reads what all others have stored, and waits for them.
+    """
     for folder in (paths.runs_dir(profile), paths.figures_dir(profile)):
         remove_stale_parts(folder)
     for executed in (paths.runs_dir(profile) / "notebooks").glob("*.ipynb"):
         if executed not in [run.executed for run in runs.values()]:
             executed.unlink()
-    for position, number in enumerate(due, start=1):
-        run = runs[number]
-        label = f"[{position:2}/{len(due)}] {run.notebook.name}"
-        if is_out_of_time():
-            print(f"{label}  left for another start: the time limit has passed", flush=True)
-            states[number] = LEFT
-            continue
-        print(f"{label}  started{time_left(read_timings(profile), due[position - 1 :])}", flush=True)
-        states[number] = run_one(run, label)
-        table = status_table(runs, states, read_timings(profile))
-        write_atomic(paths.runs_dir(profile) / "status.md", f"# Profile {profile}\n\n{table}\n")
+    waiting, running, call = list(due), {}, Here if at_once == 1 else Apart
+    while waiting or running:
+        while waiting and len(running) < at_once and (waiting[0] != max(runs) or not running):
+            number = waiting.pop(0)
+            label = f"[{due.index(number) + 1:2}/{len(due)}] {runs[number].notebook.name}"
+            if is_out_of_time():
+                print(f"{label}  left for another start: the time limit has passed", flush=True)
+                states[number] = LEFT
+                continue
+            left = [*(begun for begun, _ in running.values()), number, *waiting]
+            print(f"{label}  started{time_left(read_timings(profile), left, at_once)}", flush=True)
+            running[call(run_one, runs[number], label)] = number, label
+        for call_ended in ended(running):
+            number, label = running.pop(call_ended)
+            states[number] = note_outcome(runs[number], label, call_ended)
+            table = status_table(runs, states, read_timings(profile))
+            write_atomic(paths.runs_dir(profile) / "status.md", f"# Profile {profile}\n\n{table}\n")
 
 
-def run_one(run: Run, label: str) -> str:
-    """Run one notebook and stamp it; returns the outcome."""
+def run_one(run: Run, label: str) -> tuple[str, str, float]:
+    """Run one notebook and stamp it; returns the outcome, the reason of a failure, and the seconds."""
     started = time.monotonic()
     clear_stamp(run)
     try:
         execute(run, label)
     except NotebookFailed as error:
-        if str(error).startswith(OutOfTime.__name__):
-            print(f"{label}  left for another start: {error}", flush=True)
-            return LEFT
-        print(f"{label}  FAILED after {clock(time.monotonic() - started)}: {error}", flush=True)
-        print(f"{' ' * 8}what did run: {run.unfinished}", flush=True)
-        return FAILED
-    seconds = time.monotonic() - started
-    figures.record_seconds(run.profile, run.notebook.number, seconds)
-    timings = read_timings(run.profile) | {run.notebook.number: round(seconds, 1)}
-    write_atomic(timings_path(run.profile), json.dumps(timings, indent=1, sort_keys=True) + "\n")
+        outcome = LEFT if str(error).startswith(OutOfTime.__name__) else FAILED
+        return outcome, str(error), time.monotonic() - started
+    figures.record_seconds(run.profile, run.notebook.number, time.monotonic() - started)
     write_stamp(run)
-    print(f"{label}  done in {clock(seconds)}", flush=True)
-    return RAN
+    return RAN, "", time.monotonic() - started
+
+
+def note_outcome(run: Run, label: str, call: Apart | Here) -> str:
+    """Say how a notebook ended, and remember its time where it ran; returns the outcome."""
+    try:
+        outcome, reason, seconds = call.result()
+    except ProcessDied:
+        outcome, reason, seconds = FAILED, "its process died; is there enough memory for so many at once?", 0.0
+    if outcome == LEFT:
+        print(f"{label}  left for another start: {reason}", flush=True)
+    elif outcome == FAILED:
+        print(f"{label}  FAILED after {clock(seconds)}: {reason}", flush=True)
+        print(f"{' ' * 8}what did run: {run.unfinished}", flush=True)
+    else:
+        timings = read_timings(run.profile) | {run.notebook.number: round(seconds, 1)}
+        write_atomic(timings_path(run.profile), json.dumps(timings, indent=1, sort_keys=True) + "\n")
+        print(f"{label}  done in {clock(seconds)}", flush=True)
+    return outcome
 
 
 def finish(options: argparse.Namespace, runs: list[Run], states: dict[str, str]) -> int:
@@ -222,10 +244,10 @@ def read_timings(profile: str) -> dict[str, float]:
     return read_json(timings_path(profile)) or {}
 
 
-def time_left(seconds: dict[str, float], numbers: list[str]) -> str:
+def time_left(seconds: dict[str, float], numbers: list[str], at_once: int = 1) -> str:
     """What earlier runs say about the time that the given notebooks will take, as the end of a line."""
     known = [seconds[number] for number in numbers if number in seconds]
     if not known:
         return ""
-    return f", {'about' if len(known) == len(numbers) else 'at least'} {clock(sum(known))} left"
+    return f", {'about' if len(known) == len(numbers) else 'at least'} {clock(sum(known) / at_once)} left"
 

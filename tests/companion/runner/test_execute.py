@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
 import subprocess
 import sys
@@ -67,13 +66,14 @@ def test_kernel_is_this_interpreter_with_clean_outputs(home: Path, add_notebook)
 
 
 @pytest.mark.skipif(not Path("/proc").is_dir(), reason="asks /proc whether the kernel is gone")
-def test_only_the_notebook_in_progress_is_lost_when_killed(home: Path, add_notebook) -> None:
+@pytest.mark.parametrize("at_once", ["1", "2"])
+def test_only_the_notebook_in_progress_is_lost_when_killed(home: Path, add_notebook, at_once: str) -> None:
     add_notebook("10_a", "open('runs.txt', 'a').write('10 ')")
-    first_time = f"import os\nif not os.path.exists('pid'):\n    {WAIT}\n"
+    wait = f"import os, time\nwhile {at_once} == 2 and not os.path.exists('runs.txt'): time.sleep(0.1)\n"
+    first_time = f"{wait}if not os.path.exists('pid'):\n    {WAIT}\n"
     add_notebook("11_b", first_time + "open('runs.txt', 'a').write('11 ')")
-    process = subprocess.Popen(
-        [sys.executable, "-m", "snnlib.companion.runner", "--profile", "smoke"], stdout=subprocess.DEVNULL
-    )
+    command = [sys.executable, "-m", "snnlib.companion.runner", "--profile", "smoke", "--at-once", at_once]
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
     try:
         wait_for(lambda: (home / "pid").is_file() and (home / "pid").read_text())
     finally:
@@ -87,9 +87,10 @@ def test_only_the_notebook_in_progress_is_lost_when_killed(home: Path, add_noteb
     assert not list(home.rglob("*.part")) and not list((paths.runs_dir("smoke") / "unfinished").iterdir())
 
 
-def test_exit_code_130_and_no_kernel_left_when_interrupted(home: Path, add_notebook) -> None:
+@pytest.mark.parametrize("at_once", ["1", "2"])
+def test_exit_code_130_and_no_kernel_left_when_interrupted(home: Path, add_notebook, at_once: str) -> None:
     add_notebook("10_a", WAIT)
-    command = [sys.executable, "-m", "snnlib.companion.runner", "--profile", "smoke"]
+    command = [sys.executable, "-m", "snnlib.companion.runner", "--profile", "smoke", "--at-once", at_once]
     process = subprocess.Popen(
         command,
         stdout=subprocess.DEVNULL,
@@ -106,5 +107,25 @@ def test_exit_code_130_and_no_kernel_left_when_interrupted(home: Path, add_noteb
         process.kill()
     assert process.returncode == 130
     assert err.strip() == "interrupted; the next start continues here"
-    with pytest.raises(ProcessLookupError):
-        os.kill(int((home / "pid").read_text()), 0)
+    wait_for(lambda: not is_alive(int((home / "pid").read_text())))
+
+
+def test_notebooks_run_at_the_same_time_and_the_last_of_the_series_after_them(home: Path, add_notebook) -> None:
+    meet = "import os, time\nopen('{0}', 'w')\nwhile not os.path.exists('{1}'): time.sleep(0.1)\n"
+    add_notebook("10_a", meet.format("ten", "eleven"), "time.sleep(1); open('10.txt', 'w')")
+    add_notebook("11_b", meet.format("eleven", "ten"), "open('11.txt', 'w')")
+    add_notebook("99_c", "import os\nassert os.path.exists('10.txt') and os.path.exists('11.txt')")
+    command = [sys.executable, "-m", "snnlib.companion.runner", "--profile", "smoke", "--at-once", "2"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert sorted(run.read_timings("smoke")) == ["10", "11", "99"]
+
+
+def test_a_notebook_whose_process_dies_has_failed_alone(home: Path, add_notebook) -> None:
+    add_notebook("10_a", "import os, signal\nos.kill(os.getppid(), signal.SIGKILL)")
+    add_notebook("11_b")
+    command = [sys.executable, "-m", "snnlib.companion.runner", "--profile", "smoke", "--at-once", "2"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 1
+    assert "10_a  FAILED after 0:00: its process died" in done.stdout
+    assert "1 of 2 notebooks are not done: 10" in done.stdout

@@ -41,6 +41,8 @@ def order(home: Path) -> str:
         (["--dry-run", "--data-dir", "sets"], "--dry-run with --data-dir 'sets'"),
         (["--dry-run", "--profile", "tiny"], "unknown profile 'tiny'"),
         (["--dry-run", "--time-limit", "2h"], "--dry-run with --time-limit '2h'"),
+        (["--dry-run", "--at-once", "2"], "--dry-run with --at-once '2'"),
+        (["--at-once", "0"], "--at-once is 0; expected"),
         (["--time-limit", "soon"], "time limit is 'soon'; expected a number and s, m or h, such as 100m"),
         (["--time-limit", "0m"], "time limit is '0m'"),
         (["--froce"], "unrecognized arguments: --froce"),
