@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Rebuild every figure and table:  ./run_all.sh [--profile smoke|quick|night|paper] [--only 11,13] [--list] [--help]
 # Check everything:                ./run_all.sh test
+# Networks and rows by many:       ./run_all.sh sweep --help
 # The first start makes .venv with the pinned versions; an active conda environment that has the package is used as it is.
 set -euo pipefail
 root="$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)"
@@ -72,12 +73,12 @@ if [ -z "${CONDA_PREFIX:-}" ] || ! has_modules "$python" $modules; then python="
 asked() { local word; for word in "${@:2}"; do [ "$word" != "$1" ] || return 0; done; return 1; }
 before_install() { # what can be said without any package
     local base
-    base="$(find_python fcntl)" || { sed -n '2,4s/^# //p' "$0"; exit 2; }
+    base="$(find_python fcntl)" || { sed -n '2,5s/^# //p' "$0"; exit 2; }
     export PYTHONPATH="$root" PYTHONDONTWRITEBYTECODE=1
     unset SNNLIB_HOME
     exec "$base" -m snnlib.companion.runner.options "$@"
 }
-if asked --help "$@" || asked -h "$@"; then before_install --help; fi
+if [ "${1:-}" != sweep ] && { asked --help "$@" || asked -h "$@"; }; then before_install --help; fi
 if asked --list "$@" && [ -z "$python" ] && ! is_installed "$kind"; then before_install "$@"; fi
 
 export SNNLIB_HOME="$root" MPLBACKEND=agg PYTHONHASHSEED=0
@@ -90,6 +91,7 @@ if [ -z "$python" ]; then
     python="$venv/bin/python"
 fi
 
+if [ "${1:-}" = sweep ]; then exec "$python" -P -m snnlib.companion.runner.work "${@:2}"; fi
 if [ "$kind" = run ]; then exec "$python" -P -m snnlib.companion.runner "$@"; fi
 
 cd "$root"

@@ -10,6 +10,8 @@ smaller profiles were set once and not searched, but for those of night's SNNs: 
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -18,6 +20,7 @@ import pandas as pd
 from snnlib.attacks.ensemble import MEMBERS
 from snnlib.audit.run import STRONGEST_MEMBERS
 from snnlib.companion.paths import PROFILE_NAMES, check_profile
+from snnlib.errors import InputError
 from snnlib.runtime import apply_process_settings
 
 
@@ -352,6 +355,22 @@ def theory_size(name: str) -> TheorySize:
 def size_table() -> pd.DataFrame:
     """`TABLE` as a DataFrame: a row per size, a column per profile."""
     return pd.DataFrame.from_dict(TABLE, orient="index", columns=list(PROFILE_NAMES))
+
+
+@contextmanager
+def changed(sizes: Mapping[str, Any]) -> Iterator[None]:
+    """Other values for rows of `TABLE`, in every profile, while the block lasts: a sweep over sizes.
+
+    Errors: InputError for a row that `TABLE` does not have.
+    """
+    if unknown := [key for key in sizes if key not in TABLE]:
+        raise InputError(f"size {unknown[0]!r} does not exist; expected a row of sizes.TABLE, such as profile.epochs")
+    before = {key: TABLE[key] for key in sizes}
+    TABLE.update({key: (value,) * len(PROFILE_NAMES) for key, value in sizes.items()})
+    try:
+        yield
+    finally:
+        TABLE.update(before)
 
 
 def _column(group: str, name: str) -> dict[str, Any]:

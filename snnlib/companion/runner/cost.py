@@ -216,10 +216,14 @@ def images_of(profile: Profile) -> ImageSplits:
 
 
 class Meter:
-    """Times this machine, equal work once. batches: timed in each measurement, after an untimed one."""
+    """Times this machine, equal work once. batches: timed in each measurement, after an untimed one.
 
-    def __init__(self, device: str, batches: int) -> None:
-        self.device, self.batches, self._seconds = device, batches, {}
+    rates: what is known without measuring, by the key of the work: seconds of an epoch, or of a forward pass and of
+    one with its gradient, per image.
+    """
+
+    def __init__(self, device: str, batches: int, rates: dict[str, float | tuple[float, float]] | None = None) -> None:
+        self.device, self.batches, self.rates = device, batches, {} if rates is None else rates
 
     def epoch(self, training: Training) -> float:
         """Seconds of one epoch, training and validation, of one network."""
@@ -260,9 +264,9 @@ class Meter:
 
     def _once(self, training: Training, work: dict, measure: Callable) -> float | tuple[float, float]:
         key = name_of({"model": {**training.outline().config, "seed": None}, "work": work})
-        if key not in self._seconds:
-            self._seconds[key] = measure()
-        return self._seconds[key]
+        if key not in self.rates:
+            self.rates[key] = measure()
+        return self.rates[key]
 
 
 def work_of(name: str) -> tuple[list[Training], list[Work]]:
@@ -302,16 +306,31 @@ def beside_spent(trainings: list[Training], meter: Meter) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=SPENT_COLUMNS)
 
 
-def report(name: str) -> str:
-    """The cost of the profile of that name, as text with Markdown tables. Errors: InputError for another one."""
+def meter_of(name: str, device: str, measure: bool = False) -> tuple[Meter, list[str]]:
+    """A meter for a profile on this machine, and a line on its rates where they are not measured here."""
+    from snnlib.companion.runner.rates import rates_here  # it uses this module's meter
+
+    batches = get_profile(name).timed_batches
+    if measure or name != "paper" or device.startswith("cuda"):  # measuring takes a minute or less
+        return Meter(device, batches), []
+    rates, origin = rates_here()
+    return Meter(device, batches, rates), [f"Rates: {origin}."]
+
+
+def report(name: str, measure: bool = False) -> str:
+    """The cost of the profile of that name, as text with Markdown tables. Errors: InputError for another one.
+
+    measure: time every network here; else, on a CPU, what a measured machine's rates say where they know the network.
+    """
     trainings, attacks = work_of(name)
     device = default_device()
     unit = "GPU-hours" if device.startswith("cuda") else "hours on this machine"
-    meter = Meter(device, get_profile(name).timed_batches)
+    meter, origin = meter_of(name, device, measure)
     table, ledger = estimated(trainings, attacks, meter), beside_spent(trainings, meter)
     training, attack = (table[table.work.eq("training") == chosen].hours.sum() for chosen in (True, False))
     lines = [
         f"Profile {name} on {describe_device(device)}; hours are {unit}. Nothing was trained or stored.",
+        *origin,
         "Attacks take at most this long: images that fall leave early. Trainings are timed on untrained networks.",
         NOT_COUNTED,
         f"\n{table_markdown(table.rename(columns={'hours': unit}))}",

@@ -40,13 +40,22 @@ def parse_arguments(arguments: list[str] | None) -> argparse.Namespace:
         "--time-limit", metavar="100m", help="stop cleanly at the next step that would end later, and say what is left"
     )
     parser.add_argument(
-        "--jobs", metavar="local:N", help="make networks and rows of the profile by N processes first, two threads each"
+        "--jobs",
+        metavar="local:N|slurm:N|ray:N",
+        help="make networks and rows of the profile by N workers first, two threads each; `sweep --help` has more",
     )
     parser.add_argument("--at-once", metavar="N", type=int, default=1, help="run N notebooks at the same time")
     parser.add_argument(
-        "--dry-run",
-        action="store_true",
-        help="print what the profile would cost on this machine, run nothing; paper takes minutes on a CPU",
+        "--resources",
+        metavar="KEY=VALUE,...",
+        help="of a worker: cpus, gpus (a fraction shares one), memory (GB), time, partition, account; address (Ray)",
+    )
+    parser.add_argument(
+        "--dry-run", action="store_true", help="print what the profile would cost on this machine, run nothing"
+    )
+    parser.add_argument("--machines", metavar="8xH100", help="with --dry-run: on these, and the critical path")
+    parser.add_argument(
+        "--measure", action="store_true", help="with --dry-run: time every network here, minutes for paper on a CPU"
     )
     return parser.parse_args(arguments)
 

@@ -56,8 +56,18 @@ def run_series(options: argparse.Namespace) -> int:
         check_dry_run(options)
         from snnlib.companion.runner import cost as cost_model  # every network and attack comes with it
 
-        print(cost_model.report(profile))
+        if options.machines:
+            from snnlib.companion.runner.plan import machines_report
+
+            print(machines_report(profile, options.machines))
+        else:
+            print(cost_model.report(profile, options.measure))
         return 0
+    if options.machines or options.measure:
+        option = "--machines" if options.machines else "--measure"
+        raise InputError(f"{option} without --dry-run; expected both; add --dry-run")
+    if options.resources and not options.jobs:
+        raise InputError("--resources without --jobs; expected both; add --jobs, such as slurm:8")
     if options.publish and not get_profile(profile).published:
         raise InputError(f"--publish with profile {profile!r}; expected a larger one: it shows only that all runs")
     series = load_series(paths.NOTEBOOKS)
@@ -90,12 +100,15 @@ def make_in_processes(options: argparse.Namespace) -> None:
 
     if options.only:
         raise InputError(f"--jobs with --only {options.only}; expected one of them: --jobs makes all of the profile")
-    work.make_all(options.profile, options.jobs, str(options.data_dir.resolve()) if options.data_dir else None)
+    data_dir = str(options.data_dir.resolve()) if options.data_dir else None
+    items = work.items_of(options.profile, data_dir=data_dir)
+    work.make_all(items, work.read_jobs(options.jobs, options.resources or ""), work.fresh_name(options.profile))
 
 
 def check_dry_run(options: argparse.Namespace) -> None:
     """Errors: InputError for another option beside `--dry-run` and `--profile`."""
-    for name in ("only", "force", "set", "data_dir", "list", "publish", "time_limit", "jobs", "at_once"):
+    names = "only", "force", "set", "data_dir", "list", "publish", "time_limit", "jobs", "resources", "at_once"
+    for name in names:
         value, option = getattr(options, name), f"--{name.replace('_', '-')}"
         if value not in (None, False, []) and (name, value) != ("at_once", 1):
             shown = option if value is True else f"{option} {', '.join(value) if name == 'set' else str(value)!r}"
