@@ -5,7 +5,7 @@ from snnlib.training.checkpoint import load_weights
 from snnlib.training.cost import estimate_training_seconds
 from snnlib.training.inner_attack import inner_attack
 from snnlib.training.loop import History, TrainingDiverged, fit
-from snnlib.training.objectives import OBJECTIVES
+from snnlib.training.objectives import OBJECTIVES, register_objective, with_helper
 from snnlib.training.recipe import Recipe
 
 __all__ = [
@@ -18,4 +18,6 @@ __all__ = [
     "fit",
     "inner_attack",
     "load_weights",
+    "register_objective",
+    "with_helper",
 ]

@@ -13,7 +13,6 @@ from torch import nn
 from snnlib.data.image_set import ImageSplits
 from snnlib.training.accuracy import evaluate_accuracy
 from snnlib.training.epoch import augmented_batches, batches_per_epoch, build_optimiser, train_step
-from snnlib.training.objectives import build_objective
 from snnlib.training.randomness import global_randomness_at
 from snnlib.training.recipe import Recipe
 
@@ -33,7 +32,6 @@ def estimate_training_seconds(
     device = torch.device(device)
     probe = copy.deepcopy(model).to(device)
     optimiser = build_optimiser(probe, recipe)
-    objective = build_objective(recipe.objective, recipe.objective_parameters)
     for group in optimiser.param_groups:
         group["lr"] = 0.0  # the copy stays as sound as the model: a step of the full rate might break it
     scored = splits.validation.take(slice(0, SCORED_IMAGES))
@@ -43,7 +41,7 @@ def estimate_training_seconds(
 
     def train(count: int) -> None:
         for step, images, labels in itertools.islice(endless, count):
-            train_step(probe, optimiser, objective, images, labels, recipe, 1, step)
+            train_step(probe, optimiser, images, labels, recipe, 1, step)
 
     with global_randomness_at(device, "estimate", recipe.seed):
         probe.train()

@@ -13,10 +13,12 @@ from snnlib.data.image_set import ImageSet
 from snnlib.errors import InputError
 from snnlib.runtime import sent
 from snnlib.training.augmentation import build_augmentation
+from snnlib.training.curriculum import Stage, running_for, stage_at, time_steps_of
+from snnlib.training.deflation import deflate_gradients
 from snnlib.training.health import Step, layers_with_thresholds
 from snnlib.training.inner_attack import build_attack
 from snnlib.training.objectives import build_objective
-from snnlib.training.objectives.terms import Objective, Parts
+from snnlib.training.objectives.terms import Parts
 from snnlib.training.randomness import generator_at, seed_at
 from snnlib.training.recipe import Recipe
 from snnlib.training.retraction import project_mixing, retract_weights
@@ -94,11 +96,12 @@ def train_epoch(
     Errors: TrainingDiverged.
     """
     model.train()
-    objective = build_objective(recipe.objective, recipe.objective_parameters)
     layers, totals, taken = layers_with_thresholds(model), EpochTotals(), None
+    per_epoch = batches_per_epoch(recipe, image_set)
     for step, images, labels in augmented_batches(image_set, recipe, epoch, device):
         learning_rate = _set_learning_rate(optimiser, recipe, image_set, epoch, step)
-        loss, parts = train_step(model, optimiser, objective, images, labels, recipe, epoch, step)
+        share = ((epoch - 1) * per_epoch + step - 1) / max(1, recipe.epochs * per_epoch - 1)
+        loss, parts = train_step(model, optimiser, images, labels, recipe, epoch, step, share)
         totals.add(loss, parts, len(labels))
         # One step late: reading a loss waits for its step, and by now the device has the next one to work on.
         if taken is not None:
@@ -121,21 +124,29 @@ def train_epoch(
 def train_step(
     model: nn.Module,
     optimiser: torch.optim.Optimizer,
-    objective: Objective,
     images: Tensor,
     labels: Tensor,
     recipe: Recipe,
     epoch: int,
     step: int,
+    share: float = 1.0,
 ) -> tuple[Tensor, Parts]:
-    """Change the weights by one batch; returns the detached loss and its parts."""
+    """Change the weights by one batch; returns the detached loss and its parts. share: of the training that is done."""
+    stage = Stage(recipe.attack, recipe.objective_parameters, None)
+    if recipe.curriculum is not None:
+        time_steps = time_steps_of(model) if "time_steps" in recipe.curriculum.get("first", {}) else None
+        stage = stage_at(recipe.curriculum, recipe.attack, recipe.objective_parameters, time_steps, share)
+    objective = build_objective(recipe.objective, stage.objective_parameters)
     attack = None
-    if recipe.attack is not None:
-        attack = build_attack(recipe.attack, seed_at("attack", recipe.seed, epoch, step))
-    with torch.autocast(images.device.type, torch.bfloat16, enabled=recipe.precision == "bfloat16"):
+    if stage.attack is not None:
+        attack = build_attack(stage.attack, seed_at("attack", recipe.seed, epoch, step))
+    autocast = torch.autocast(images.device.type, torch.bfloat16, enabled=recipe.precision == "bfloat16")
+    with autocast, running_for(model, stage.time_steps):
         loss, parts = objective(model, images, labels, attack)
     optimiser.zero_grad(set_to_none=True)
     loss.backward()
+    if recipe.deflate_gradients:
+        deflate_gradients(model)
     optimiser.step()
     if recipe.weight_retraction > 0:
         retract_weights(model, recipe.weight_retraction, generator_at("retraction", recipe.seed, epoch, step))

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
 
 from snnlib.attacks import ATTACKS, Budget
+from snnlib.attacks.gradients import SpikeGradient, parse_gradient
 from snnlib.errors import InputError
 from snnlib.training.objectives.registry import check_names, keyword_only
 from snnlib.training.objectives.terms import InnerAttack
@@ -37,10 +38,12 @@ def inner_attack(objective: str, eps: float) -> dict:
 def build_attack(parameters: Mapping, seed: int) -> InnerAttack:
     """An inner attack on images from plain values: `{"name": "pgd", "eps": 8 / 255, "steps": 10}`.
 
-    name: a key of `snnlib.attacks.ATTACKS`. eps, norm: as in `Budget`. Everything else goes to the attack, which draws
-    its noise by `seed`. Where the attack takes `early_stop` and the parameters do not set it, it is False: training
-    wants every sample moved by every step, evaluation the first point that fools. Errors: InputError for a missing or
-    unknown key, an unknown name, or a budget that does not fit.
+    name: a key of `snnlib.attacks.ATTACKS`. eps, norm: as in `Budget`. gradient: how it differentiates a spike, as
+    `parse_gradient` reads it, or a list of such names, of which `seed` draws one: training against an ensemble at the
+    price of one member. Everything else goes to the attack, which draws its noise by `seed`. Where the attack takes
+    `early_stop` and the parameters do not set it, it is False: training wants every sample moved by every step,
+    evaluation the first point that fools. Errors: InputError for a missing or unknown key, an unknown name, or a budget
+    that does not fit.
     """
     missing = [key for key in ("name", "eps") if key not in parameters]
     if missing:
@@ -54,6 +57,8 @@ def build_attack(parameters: Mapping, seed: int) -> InnerAttack:
     options = {key: value for key, value in parameters.items() if key not in ("name", "eps", "norm")}
     allowed = keyword_only(function).keys() - {"generator"}
     check_names(f"attack {parameters['name']!r}", options, allowed)
+    if "gradient" in options:
+        options["gradient"] = _drawn(options["gradient"], seed)
     if "early_stop" in allowed:
         options.setdefault("early_stop", False)
 
@@ -62,3 +67,12 @@ def build_attack(parameters: Mapping, seed: int) -> InnerAttack:
         return function(model, images, labels, budget, generator=generator, **options).adversarial
 
     return attack
+
+
+def _drawn(names: str | Sequence[str], seed: int) -> SpikeGradient | None:
+    """The gradient of that name, or one of several. Errors: InputError for none, and for what is no name."""
+    names = [names] if isinstance(names, str) else names
+    if not isinstance(names, list | tuple) or not names or not all(isinstance(name, str) for name in names):
+        raise InputError(f"gradient is {names!r}; expected a name such as 'hart', or a list of names")
+    gradients = [parse_gradient(name) for name in names]
+    return gradients[int(torch.randint(len(gradients), (1,), generator=torch.Generator().manual_seed(seed)))]

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, fields
 from snnlib import checks
 from snnlib.errors import InputError
 from snnlib.training.augmentation import AUGMENTATIONS
+from snnlib.training.curriculum import check_curriculum
 from snnlib.training.inner_attack import EXAMPLE, build_attack
 from snnlib.training.objectives import build_objective, needs_attack
 from snnlib.training.schedules import SCHEDULES
@@ -30,6 +31,10 @@ class Recipe:
     attack: the inner attack, see `build_attack` and `inner_attack`; None for objectives without one.
     weight_retraction: the beta of `retract_weights` (SNN-RAT) after every optimiser step; 0 leaves it out.
     project_mixing: whether `project_mixing` (SNN-RAT) follows every optimiser step.
+    deflate_gradients: whether DSD's `deflate_gradients` comes before every optimiser step.
+    curriculum: numbers that begin elsewhere and end at the recipe's own, `{"first": {"eps": 0.0, "steps": 1,
+    "time_steps": 2, "weight": 0.0}, "ramp": "linear" or "cosine", "over": 0.5}`: the attack's, the objective's
+    parameters, the model's time steps; see `stage_at`.
     precision: "bfloat16" runs the objective under autocast, on CUDA only.
     seed: of the data order, augmentation, attack noise and random layers. Weights are initialised by the
     caller.
@@ -50,6 +55,8 @@ class Recipe:
     project_mixing: bool = False
     precision: str = "float32"
     threshold_learning_rate: float | None = None
+    deflate_gradients: bool = False
+    curriculum: Mapping | None = None
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -61,6 +68,7 @@ class Recipe:
             "weight_decay": checks.number("weight_decay", self.weight_decay, at_least=0),
             "weight_retraction": checks.number("weight_retraction", self.weight_retraction, at_least=0),
             "project_mixing": checks.flag("project_mixing", self.project_mixing),
+            "deflate_gradients": checks.flag("deflate_gradients", self.deflate_gradients),
             "optimiser": checks.choice("optimiser", self.optimiser, OPTIMISERS),
             "schedule": checks.choice("schedule", self.schedule, SCHEDULES),
             "augmentation": checks.choice("augmentation", self.augmentation, AUGMENTATIONS),
@@ -72,6 +80,8 @@ class Recipe:
         for name, value in plain.items():
             object.__setattr__(self, name, value)
         build_objective(self.objective, self.objective_parameters)
+        if self.curriculum is not None:
+            check_curriculum(self.curriculum, self.attack, self.objective_parameters)
         if self.attack is not None:
             build_attack(self.attack, seed=0)
         elif needs_attack(self.objective, self.objective_parameters):

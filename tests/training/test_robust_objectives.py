@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+import sys
 from functools import partial
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from torch import nn
 
 from snnlib.errors import InputError
 from snnlib.training import inner_attack
@@ -17,64 +17,23 @@ from snnlib.training.inner_attack import build_attack
 from snnlib.training.objectives import build_objective, consistency, mart, mixed, natural, sparse_gradient, trades
 from snnlib.training.objectives.terms import kl_divergence
 
-X, Y = np.array([0.2, 0.5]), np.array([0, 2])
-SLOPES, OFFSETS = np.array([3.0, -2.0, 0.5]), np.array([0.1, 0.4, 0.0])
-SHIFT = -0.3
+sys.path.insert(0, str(Path(__file__).parent))
 
-
-class Probe(nn.Module):
-    """Logits slope · x + offset of one pixel, three classes, in double; notes what every pass was."""
-
-    def __init__(self, slopes=SLOPES, offsets=OFFSETS) -> None:
-        super().__init__()
-        self.slopes = nn.Parameter(torch.tensor(slopes))
-        self.offsets = nn.Parameter(torch.tensor(offsets))
-        self.norm = nn.BatchNorm2d(1, momentum=0.5).double()  # seen by no logit: it only counts
-        self.passes: list[tuple[bool, bool]] = []
-
-    def forward(self, images):
-        self.passes.append((self.training, images.requires_grad))
-        self.norm(images.detach())
-        return images.flatten(1) * self.slopes + self.offsets
-
-
-def batch() -> tuple[torch.Tensor, torch.Tensor]:
-    return torch.tensor(X).view(2, 1, 1, 1), torch.tensor(Y)
-
-
-def shifted(model, images, labels):
-    return images + SHIFT
-
-
-def softmax(x: np.ndarray) -> np.ndarray:
-    e = np.exp(np.outer(x, SLOPES) + OFFSETS)
-    return e / e.sum(1, keepdims=True)
-
-
-def cross_entropy(p: np.ndarray) -> float:
-    return -np.log(p[[0, 1], Y]).mean()
-
-
-def kl(p: np.ndarray, q: np.ndarray) -> np.ndarray:
-    return (p * np.log(p / q)).sum(1)
-
-
-P, Q = softmax(X), softmax(X + SHIFT)
-
-
-def numerical_gradient(objective: Callable, model: Probe, parameter: nn.Parameter) -> torch.Tensor:
-    """Central differences of the loss: blind to what autograd was told to leave out."""
-    found = torch.zeros_like(parameter)
-    for index in range(len(parameter)):
-        losses = []
-        for sign in (1, -1):
-            with torch.no_grad():
-                parameter[index] += sign * 1e-5
-            losses.append(objective(model, *batch(), shifted)[0].item())
-            with torch.no_grad():
-                parameter[index] -= sign * 1e-5
-        found[index] = (losses[0] - losses[1]) / 2e-5
-    return found
+from linear_probe import (  # noqa: E402
+    OFFSETS,
+    SHIFT,
+    SLOPES,
+    P,
+    Probe,
+    Q,
+    X,
+    Y,
+    batch,
+    cross_entropy,
+    kl,
+    numerical_gradient,
+    shifted,
+)
 
 
 def test_divergence_is_that_of_two_classes_when_computed_by_hand():

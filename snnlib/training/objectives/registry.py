@@ -1,4 +1,4 @@
-"""The objectives by name, as a recipe writes them; and the mixture of two, which looks its components up here."""
+"""The objectives by name, as a recipe writes them, and those made of others, which look their components up here."""
 
 from __future__ import annotations
 
@@ -12,12 +12,17 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 from torch import Tensor, nn
 
 from snnlib.errors import InputError
+from snnlib.training.objectives.further import at_worse_weights, clean_and_adversarial, score
+from snnlib.training.objectives.membrane import membrane_guard, membrane_overlap
 from snnlib.training.objectives.paired import consistency, mart, trades
 from snnlib.training.objectives.single import adversarial, natural
 from snnlib.training.objectives.sparse_gradient import sparse_gradient
+from snnlib.training.objectives.step_slopes import step_slopes
 from snnlib.training.objectives.terms import InnerAttack, Objective, Parts
 
 COMPONENT_KEYS = ("objective", "weight", "parameters")
+COMPONENTS = {"mixed": ("first", "second"), "weight_perturbed": ("inner",)}
+"""Objectives made of others, and the parameters that name those."""
 
 
 def mixed(
@@ -48,6 +53,27 @@ def mixed(
     return loss, parts
 
 
+def weight_perturbed(
+    model: nn.Module,
+    images: Tensor,
+    labels: Tensor,
+    attack: InnerAttack | None = None,
+    *,
+    inner: Mapping,
+    gamma: float = 0.005,
+) -> tuple[Tensor, Parts]:
+    """Adversarial weight perturbation: `inner` at the worst weights near by, see `at_worse_weights`.
+
+    inner: `{"objective": "adversarial"}`, with `parameters` where it has some; its weight counts as 1. The attack runs
+    once, at the unperturbed weights. Parts: those of `inner` at the perturbed weights.
+    gamma: length of the perturbation of a layer, relative to its weights.
+    **Source:** Wu et al. 2020 (AWP), equations 7 to 9 with one step, as in the authors' code (gamma 0.005 with TRADES).
+    """
+    attack = None if attack is None else _once(attack)
+    objective = build_objective(inner["objective"], inner.get("parameters", {}))
+    return at_worse_weights(objective, model, images, labels, attack, gamma)
+
+
 OBJECTIVES: dict[str, Callable] = {
     "natural": natural,
     "adversarial": adversarial,
@@ -56,7 +82,46 @@ OBJECTIVES: dict[str, Callable] = {
     "consistency": consistency,
     "sparse_gradient": sparse_gradient,
     "mixed": mixed,
+    "clean_and_adversarial": clean_and_adversarial,
+    "score": score,
+    "weight_perturbed": weight_perturbed,
+    "membrane_overlap": membrane_overlap,
+    "membrane_guard": membrane_guard,
+    "step_slopes": step_slopes,
 }
+BUILT_IN = frozenset(OBJECTIVES)
+FIRST_ARGUMENTS = ("model", "images", "labels", "attack")
+
+
+def register_objective(name: str, objective: Callable[..., tuple[Tensor, Parts]]) -> None:
+    """Let recipes call `objective` by `name`, as they call those of snnlib.
+
+    objective: `f(model, images, labels, attack, *, parameter=..., ...) -> (loss, parts)`, see
+    `snnlib.training.objectives`; an `attack` without a default means that it needs one. A name may be given anew, but
+    not one of snnlib's. A stored network is named by the objective's name and parameters, not by its code: give a
+    changed function a new name.
+    Errors: InputError for a name of snnlib's or an empty one, and for arguments that do not begin with these four.
+
+    >>> import torch
+    >>> from snnlib import training
+    >>> def flooded(model, images, labels, attack=None, *, level=0.1):
+    ...     loss = torch.nn.functional.cross_entropy(model(images), labels)
+    ...     return (loss - level).abs() + level, {"accuracy": (model(images).argmax(1) == labels).float().mean()}
+    >>> training.register_objective("flooded", flooded)
+    >>> training.Recipe(epochs=1, objective="flooded", objective_parameters={"level": 0.2}).objective
+    'flooded'
+    """
+    if not isinstance(name, str) or not name or name in BUILT_IN:
+        raise InputError(f"the objective's name is {name!r}; expected one that snnlib does not have; choose another")
+    arguments = list(inspect.signature(objective).parameters.values())
+    if tuple(each.name for each in arguments[:4]) != FIRST_ARGUMENTS or any(
+        each.kind is not each.KEYWORD_ONLY for each in arguments[4:]
+    ):
+        raise InputError(
+            f"objective {name!r} takes ({', '.join(each.name for each in arguments)}); expected "
+            f"({', '.join(FIRST_ARGUMENTS)}), then keyword-only parameters; change its signature"
+        )
+    OBJECTIVES[name] = objective
 
 
 def build_objective(name: str, parameters: Mapping) -> Objective:
@@ -64,7 +129,7 @@ def build_objective(name: str, parameters: Mapping) -> Objective:
 
     Errors: InputError for an unknown name, and for a parameter that is unknown, missing or does not fit its
     annotation: a `float` is a finite number of 0 or more, a `Literal` one of its values, a `Mapping` a component
-    of `mixed`.
+    of an objective that is made of others.
     """
     if name not in OBJECTIVES:
         raise InputError(f"objective is {name!r}; expected one of {', '.join(OBJECTIVES)}; choose one of these")
@@ -81,8 +146,8 @@ def build_objective(name: str, parameters: Mapping) -> Objective:
 
 def needs_attack(name: str, parameters: Mapping) -> bool:
     """Whether the objective, with parameters that `build_objective` took, has to be given an inner attack."""
-    if name == "mixed":
-        components = (parameters["first"], parameters["second"])
+    if name in COMPONENTS:
+        components = [parameters[key] for key in COMPONENTS[name]]
         return any(needs_attack(part["objective"], part.get("parameters", {})) for part in components)
     return inspect.signature(OBJECTIVES[name]).parameters["attack"].default is inspect.Parameter.empty
 
