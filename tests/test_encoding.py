@@ -12,6 +12,7 @@ from torch import nn
 from snnlib.encoding import (
     ENCODERS,
     DirectEncoder,
+    FrequencyEncoder,
     LatencyEncoder,
     PhaseEncoder,
     PoissonEncoder,
@@ -53,6 +54,39 @@ def test_direct_gradient_is_the_sum_over_time_when_frames_are_weighted():
     weights = torch.tensor([1.0, 2.0, 4.0]).view(3, 1, 1, 1, 1)
     (DirectEncoder(3)(images) * weights).sum().backward()
     assert torch.equal(images.grad, torch.full((1, 1, 2, 2), 7.0))
+
+
+# Frequency
+
+
+def test_frequency_filters_keep_all_of_the_first_step_and_the_mean_of_every_one():
+    images = torch.rand(2, 3, 32, 32, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    encoded = FrequencyEncoder(8)(images)
+    assert encoded.shape == (8, 2, 3, 32, 32) and torch.allclose(encoded[0], images)
+    kept = [torch.fft.fft2(frame).abs().gt(1e-6).any(0).any(0).sum().item() for frame in encoded[:1]]
+    assert kept == [32 * 32]
+    detail = [frame.var().item() for frame in encoded]
+    assert detail == sorted(detail, reverse=True)
+
+
+@pytest.mark.parametrize("cycles, steps", [(1, 8), (7, 5), (15, 1)])
+def test_a_wave_passes_as_long_as_the_window_of_the_authors_code_holds_it(cycles, steps):
+    """Half widths 16, 14, ..., 2 for 32 pixels and T = 8."""
+    place = torch.arange(32, dtype=torch.float64)
+    wave = 0.5 + 0.4 * torch.cos(2 * torch.pi * cycles * place / 32)
+    encoded = FrequencyEncoder(8)(wave.expand(1, 1, 32, 32))
+    seen = [(frame - 0.5).abs().max().item() > 0.3 for frame in encoded]
+    assert seen == [True] * steps + [False] * (8 - steps)
+
+
+def test_frequency_gradient_is_exact_when_compared_with_differences():
+    images = torch.rand(1, 1, 4, 4, generator=torch.Generator().manual_seed(0), dtype=torch.float64).add(0.2)
+    assert torch.autograd.gradcheck(FrequencyEncoder(3), images.requires_grad_())
+
+
+def test_input_error_when_a_filtered_picture_is_not_square():
+    with pytest.raises(InputError, match="images are 4x6; expected squares"):
+        FrequencyEncoder(2)(torch.rand(1, 1, 4, 6))
 
 
 # Phase

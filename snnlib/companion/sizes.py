@@ -190,6 +190,44 @@ class OwnSize:
     time_steps: tuple[int, ...]
 
 
+@dataclass(frozen=True)
+class FurtherSize:
+    """Sizes of notebook 33. train_per_class: images of each class that its trainings see; attacked_per_class.
+
+    pretraining_epochs: of an ANN with a further objective, from the natural one. epochs: of the trainings of SNNs.
+    objectives: that are transferred (keys of `further.OBJECTIVES`). inner_steps: PGD steps of direct adversarial
+    training. adaptive_steps, apgd_steps: of the evaluation.
+    """
+
+    train_per_class: int | None
+    attacked_per_class: int | None
+    pretraining_epochs: int
+    epochs: int
+    objectives: tuple[str, ...]
+    inner_steps: int
+    adaptive_steps: int
+    apgd_steps: int
+
+
+@dataclass(frozen=True)
+class DefenceSize:
+    """Sizes of notebook 34. train_per_class, epochs: of every defence's training. attacked_per_class: test images.
+
+    seeds. levels: eps of the worst case, in 1/255. adaptive_steps, queries (of Square), eot (draws, where a network is
+    random): of it. effort: of the audits.
+    """
+
+    train_per_class: int | None
+    attacked_per_class: int | None
+    seeds: tuple[int, ...]
+    epochs: int
+    levels: tuple[int, ...]
+    adaptive_steps: int
+    queries: int
+    eot: int
+    effort: str
+
+
 _SGD = {"optimiser": "sgd", "schedule": "cosine-per-epoch", "batch_size": 64, "augmentation": "crop-flip"}
 _FINE = {"learning_rate": 1e-3, "weight_decay": 1e-3, "schedule": "cosine"}
 _SCRATCH = {"learning_rate": 4e-3, "weight_decay": 5e-4, "schedule": "one-cycle"}
@@ -296,6 +334,26 @@ TABLE: dict[str, tuple] = {
     "black_box.transfer_eps":          (8,             8,                 8,                 8),
     "black_box.flips":                 ((8, 32),       (4, 16, 64),       (4, 16, 64),       (4, 16, 64, 256)),
     "black_box.flip_rounds":           (3,             10,                10,                50),
+    "further.train_per_class":         (20,            30,                1000,              None),
+    "further.attacked_per_class":      (1,             10,                100,               None),
+    "further.pretraining_epochs":      (1,             1,                 4,                 60),
+    "further.epochs":                  (1,             1,                 2,                 60),
+    "further.objectives": (
+        ("clean + PGD",), ("clean + PGD", "HAT"), ("clean + PGD", "SCORE", "AWP", "HAT"),
+        ("clean + PGD", "SCORE", "AWP", "HAT"),
+    ),
+    "further.inner_steps":             (2,             2,                 2,                 2),
+    "further.adaptive_steps":          (3,             32,                64,                64),
+    "further.apgd_steps":              (2,             5,                 20,                100),
+    "defences.train_per_class":        (20,            30,                1000,              None),
+    "defences.attacked_per_class":     (2,             10,                50,                100),
+    "defences.seeds":                  ((0,),          (0,),              (0, 1),            (0, 1, 2)),
+    "defences.epochs":                 (1,             1,                 2,                 60),
+    "defences.levels":                 ((2,),          (2, 8),            (2, 8),            (2, 4, 8)),
+    "defences.adaptive_steps":         (3,             32,                64,                64),
+    "defences.queries":                (5,             50,                500,               5000),
+    "defences.eot":                    (2,             4,                 8,                 8),
+    "defences.effort":                 ("smoke",       "smoke",           "quick",           "paper"),
     "theory.samples":                  (2,             6,                 10,                100),
     "theory.ranked":                   (4,             30,                100,               1000),
     "theory.draws":                    (8,             24,                32,                256),
@@ -340,6 +398,16 @@ def audit_size(name: str) -> AuditSize:
 def own_size(name: str) -> OwnSize:
     """Sizes of notebook 03."""
     return _built(OwnSize, "own", name)
+
+
+def further_size(name: str) -> FurtherSize:
+    """Sizes of notebook 33."""
+    return _built(FurtherSize, "further", name)
+
+
+def defence_size(name: str) -> DefenceSize:
+    """Sizes of notebook 34."""
+    return _built(DefenceSize, "defences", name)
 
 
 def black_box_size(name: str) -> BlackBoxSize:

@@ -26,6 +26,8 @@ BUILDERS = {
     "audit": sizes.audit_size,
     "own": sizes.own_size,
     "black_box": sizes.black_box_size,
+    "further": sizes.further_size,
+    "defences": sizes.defence_size,
     "theory": sizes.theory_size,
 }
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -123,7 +125,7 @@ def test_no_size_shrinks_when_the_profile_grows():
         assert set(PROFILES[small].depths) <= set(PROFILES[large].depths)
 
 
-@pytest.mark.parametrize("name", ["conversion", "audit", "own", "black_box", "theory"])
+@pytest.mark.parametrize("name", ["conversion", "audit", "own", "black_box", "theory", "further", "defences"])
 def test_no_number_of_a_chapter_shrinks_when_the_profile_grows(name):
     for key, values in TABLE.items():
         counted = all(value is None or type(value) is int for value in values)

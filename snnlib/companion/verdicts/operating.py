@@ -133,10 +133,15 @@ def _compared(claim: str, ours: int = 1, theirs: int = 1, shared: float = 0.6) -
     return parts
 
 
-def _transfer(random: np.random.Generator, true: float, sd: float, seeds: int) -> dict[str, Estimate]:
-    sides = ((BASE, 1), *((BASE + true, 1) for _ in range(3)))
-    natural, *robust = standing(random, sides, sd, seeds, 0.6, 1000)
-    return {f"C3/{number}": of_differences(EFFECTS["C3"], one - natural) for number, one in enumerate(robust)}
+def _each_against_one(claim: str, others: int = 3) -> Callable:
+    """So many networks, each against the same one, paired per image."""
+
+    def parts(random: np.random.Generator, true: float, sd: float, seeds: int) -> dict[str, Estimate]:
+        sides = ((BASE, 1), *((BASE + true, 1) for _ in range(others)))
+        one, *rest = standing(random, sides, sd, seeds, 0.6, 1000)
+        return {f"{claim}/{number}": of_differences(EFFECTS[claim], each - one) for number, each in enumerate(rest)}
+
+    return parts
 
 
 def _clean(claim: str, networks: int, true: float, sd: float, seeds: int, random: np.random.Generator) -> Estimate:
@@ -207,11 +212,13 @@ CASES = (
     Case("L7", _counts("L7", 1000), 2, 100),
     Case("C1", _compared("C1", 3, 2), 3),
     Case("C2", _kept, 3, TEST_IMAGES, rate=0.5),
-    Case("C3", _transfer, 3),
+    Case("C3", _each_against_one("C3"), 3),
     Case("C4", _ensemble, 3, rate=0.5),
     Case("C5", _compared("C5"), 3),
     Case("C6", _compared("C6"), 3),
     Case("Q1a", _compared("Q1a", 2, 2, shared=0.95), 3),
     Case("Q1b", _compared("Q1b", 2, 2, shared=0.95), 3),
     Case("Q2", _counts("Q2", 3000), 2),
+    Case("Q3", _each_against_one("Q3", 4), 3),
+    Case("Q4", _each_against_one("Q4"), 3),
 )

@@ -52,7 +52,7 @@ def judge_against_end_to_end(rows: pd.DataFrame, accuracies: pd.DataFrame, level
     if not rivals:
         raise InputError("no rival trained end to end in the rows; expected at least one; run notebook 23 again")
     ours = [name for name in ROBUST if (rows.model == name).any()]
-    return _more_stands("C1", rows, accuracies, level, {"C1": (ours, rivals)}, ("conversion", "end to end"))
+    return more_stands("C1", rows, accuracies, level, {"C1": (ours, rivals)}, ("conversion", "end to end"))
 
 
 def judge_clean_accuracy(accuracies: pd.DataFrame, objectives: Collection[str]) -> Judgement:
@@ -81,7 +81,7 @@ def judge_transfer(rows: pd.DataFrame, accuracies: pd.DataFrame, objectives: Col
     """
     natural = [f"{CONVERSION}natural"]
     pairs = {f"C3/{name}": ([f"{CONVERSION}{name}"], natural) for name in objectives}
-    return _more_stands("C3", rows, accuracies, level, pairs, ("robust start", "natural start"))
+    return more_stands("C3", rows, accuracies, level, pairs, ("robust start", "natural start"))
 
 
 def judge_ensemble(rows: pd.DataFrame, accuracies: pd.DataFrame, training_surrogate: str) -> Judgement:
@@ -128,7 +128,7 @@ def judge_ablation(
     """
     what = {"C5": "fine-tuning moves the thresholds", "C6": "BatchNorm's scale differs from 1"}[claim]
     pairs, sides = {claim: ([model], [ablated])}, wording.split(" against ")
-    return _more_stands(claim, rows, accuracies, level, pairs, sides, not_applied(moved, what))
+    return more_stands(claim, rows, accuracies, level, pairs, sides, not_applied(moved, what))
 
 
 def rank_correlation(ours: pd.Series, published: pd.Series) -> float:
@@ -142,7 +142,7 @@ def rank_correlation(ours: pd.Series, published: pd.Series) -> float:
     return float(ours[common].rank().corr(published[common].rank()))
 
 
-def _more_stands(
+def more_stands(
     claim: str,
     rows: pd.DataFrame,
     accuracies: pd.DataFrame,
