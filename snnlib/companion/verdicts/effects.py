@@ -75,5 +75,5 @@ EFFECTS = {
     "Q1b": _points("gain", 2, 0.25, "as Q1a"),
     "Q2": Effect("at most", 0.002, "%", 0.0, "the flag of AutoAttack (Croce & Hein 2020): 0.2 points"),
     "Q3": _points("gain", 5, 1, "as C3"),
-    "Q4": _points("gain", 2.5, 1, "half of C1: another training on top of a robust network, at no more passes"),
+    "Q4": _points("gain", 5, 1, "as C1, at no more passes"),
 }

@@ -8,7 +8,9 @@ import numpy as np
 import pandas as pd
 
 from snnlib.companion.ours.audit import DENSE, OWN
-from snnlib.companion.verdicts import adaptive, audit, black_box, luu2025, ozdenizci2024, theorems
+from snnlib.companion.ours.further import AFTER, TRANSFERRED, WAYS
+from snnlib.companion.ours.further import NATURAL as NATURAL_START
+from snnlib.companion.verdicts import adaptive, audit, black_box, further, luu2025, ozdenizci2024, theorems
 from snnlib.companion.verdicts.rules import Judgement
 
 RIVALS = {"constant": (0.1, 0.0), "collapsed": (0.2, 1.0)}
@@ -153,6 +155,24 @@ def _q2(rival: str, random: np.random.Generator) -> Judgement:
     return black_box.judge_gradient_free(pd.concat([white[0], free], ignore_index=True), white[1])
 
 
+def _q3(rival: str, random: np.random.Generator) -> Judgement:
+    models = (f"{TRANSFERRED}HAT", f"{TRANSFERRED}{NATURAL_START}")
+    return further.judge_objectives(*_pair(random, *models, rival), ["HAT"], LEVEL)
+
+
+def _q4(rival: str, random: np.random.Generator) -> Judgement:
+    plain, *others = (f"{AFTER}{way}" for way in WAYS)
+    pairs = [_pair(random, plain, other, rival) for other in others]
+    rows, accuracies = pairs[0]
+    for more, clean in pairs[1:]:
+        rows, accuracies = (
+            pd.concat([table, new[new.model != plain]], ignore_index=True)
+            for table, new in ((rows, more), (accuracies, clean))
+        )
+    passes = pd.DataFrame({"way": WAYS, "passes": 6.0})
+    return further.judge_ways(rows, accuracies, passes, LEVEL)
+
+
 RULES = {
     "L1": _zeros(luu2025.judge_block_sparsity),
     "L2": _zeros(luu2025.judge_pool_effect),
@@ -169,4 +189,6 @@ RULES = {
     "Q1a": _attack(adaptive.judge_schedule),
     "Q1b": _attack(adaptive.judge_choice),
     "Q2": _q2,
+    "Q3": _q3,
+    "Q4": _q4,
 }

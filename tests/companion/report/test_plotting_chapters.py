@@ -18,6 +18,7 @@ from snnlib.audit.report import AttackLine
 from snnlib.companion.ozdenizci2024.members import published_members
 from snnlib.companion.report import figures_black_box as black_box
 from snnlib.companion.report import figures_conversion as conversion
+from snnlib.companion.report import figures_further as further
 from snnlib.companion.report import figures_luu as luu
 from snnlib.companion.report import figures_ours as ours
 from snnlib.companion.report import figures_theorems as theorems
@@ -177,6 +178,13 @@ FIGURES: dict[str, Callable[[], Figure]] = {
         flips=[4, 64]), [0, 1]),
     "32": lambda: ours.broken_by_passes(crossed(model=[CONVERTED, SCRATCH], ensemble=["fixed", "adaptive"],
         **SEEDS, eps255=[2, 8], passes=[1, 10]).rename(columns={"share": "broken"}), 50),
+    "33": lambda: further.side_by_side({title: crossed(network=["natural", "HAT"], **SEEDS).assign(clean=0.5, worst=0.2)
+        for title in ("Q3: conversion from", "Q4: then")}, 4, test=100, attacked=20),
+    "34 evaluations": lambda: further.defences(crossed(defence=["none", "TGO"], **SEEDS).assign(
+        clean=0.5, protocol=0.3, **{"worst 2/255": 0.2}), [2], protocol=8, attacked=20),
+    "34 sparsity": lambda: further.trained_and_architectural(pd.DataFrame({"network": ["TGO", MAX], "seed": 0,
+        "kind": ["trained", "architectural"], "kept": [0.3, 0.1], "zero_share": [0.1, 0.6], "l1": [1.0, 20.0]}),
+        2, "20 images"),
     "40": lambda: ours.lif_speed(speed()),
 }  # fmt: skip
 

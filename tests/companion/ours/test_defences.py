@@ -1,0 +1,57 @@
+"""Notebook 34's defences: recipes, what papers claim, how random networks are judged."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from snnlib.companion.ours import defences
+from snnlib.companion.sizes import conversion_size, defence_size
+
+SIZES = defence_size("smoke")
+
+
+@pytest.fixture
+def size(profile):
+    fine_tuning = {"epochs": 1, "batch_size": 12, "learning_rate": 1e-3}
+    return replace(conversion_size("smoke"), profile=profile, network="resnet20", finetune=fine_tuning)
+
+
+@pytest.mark.parametrize("name", defences.DEFENCES)
+def test_every_defence_trains_from_the_same_network(artifacts, size, name):
+    item = defences.defended(name, size, SIZES, 0)
+    assert item.label == name and item.model.config["time_steps"] == size.profile.time_steps
+    assert len(item.history.epochs) == SIZES.epochs
+
+
+def test_what_papers_claim_has_a_source_and_is_at_the_common_eps():
+    table = defences.claimed()
+    assert (table.source != "").all() and set(table.defence) <= set(defences.DEFENCES)
+    line = table[(table.defence == "MPD-SGR") & (table.training == "natural")].iloc[0]
+    assert (line.clean, line.FGSM, line.PGD) == (91.63, 47.59, 20.55)
+    tgo = table[(table.defence == "TGO") & (table.training == "natural")].iloc[0]
+    assert tgo.PGD == 6.14, "of several numbers of steps the fewest"
+
+
+def test_a_random_network_is_judged_by_the_mean_over_draws_and_not_by_square(artifacts, size):
+    item = defences.defended("Poisson", size, SIZES, 0)
+    rows = defences.worst_rows(item, size.profile, SIZES, 2)
+    assert "square" not in set(rows.attack) and {"apgd", "adaptive_ensemble"} <= set(rows.attack)
+    plain = defences.defended("none", size, SIZES, 0)
+    assert "square" in set(defences.worst_rows(plain, size.profile, SIZES, 2).attack)
+
+
+def test_the_table_has_a_line_per_network_with_the_audits_verdict(artifacts, size):
+    item = defences.defended("MPD-SGR", size, SIZES, 0)
+    line = defences.table([item], size, SIZES).iloc[0]
+    assert 0 <= line["worst 2/255"] <= line.clean <= 1 and line.audit
+    points = defences.sparsity_rows([item], "trained", size.profile, SIZES)
+    assert points.kind.tolist() == ["trained"] and 0 <= points.zero_share.item() <= 1
+
+
+def test_every_defence_says_where_it_is_from():
+    table = defences.described()
+    assert (table.source != "").all() and table.what.is_unique
+    reconstructed = table[table.source.str.contains("reading notes")]
+    assert reconstructed.ours.str.contains("reconstructed").all() and len(reconstructed) == 3
