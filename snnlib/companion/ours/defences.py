@@ -15,6 +15,7 @@ import torch
 from snnlib.attacks import Budget
 from snnlib.audit import AuditReport, audit
 from snnlib.companion.luu2025 import networks as luu2025
+from snnlib.companion.measure import networks as common
 from snnlib.companion.measure.attacked import Attack, attacked
 from snnlib.companion.measure.networks import (
     Network,
@@ -22,7 +23,6 @@ from snnlib.companion.measure.networks import (
     attacked_images,
     build_recipe,
     fitted,
-    load_profile_images,
 )
 from snnlib.companion.measure.rows import attack_success_rate_among_correct, robust_accuracy
 from snnlib.companion.measure.store import stored
@@ -138,7 +138,7 @@ def defended(
     """The natural ANN, converted, then trained with one of `DEFENCES`."""
     profile = profile_of(size, defences)
     natural = chapter.ann("natural", size, seed, data_dir)
-    splits = load_profile_images(profile, data_dir)
+    splits = common.load_profile_images(profile, data_dir)
     snn = chapter.converted(natural, size)
     defence = DEFENCES[name]
     if defence.model:

@@ -13,6 +13,7 @@ import pandas as pd
 import torch
 
 from snnlib.attacks.ensemble import MEMBERS
+from snnlib.companion.measure import networks as common
 from snnlib.companion.measure.attacked import Attack, attacked
 from snnlib.companion.measure.networks import (
     Network,
@@ -20,7 +21,6 @@ from snnlib.companion.measure.networks import (
     attacked_images,
     build_recipe,
     fitted,
-    load_profile_images,
 )
 from snnlib.companion.measure.store import stored
 from snnlib.companion.ozdenizci2024 import networks as chapter
@@ -70,7 +70,7 @@ def pretrained(
 ) -> TrainedNetwork:
     """The chapter's natural ANN, trained further by one of `OBJECTIVES`; "natural" is that ANN itself."""
     natural, part = chapter.ann("natural", size, seed, data_dir), part_of(size, further)
-    splits = load_profile_images(part.profile, data_dir)
+    splits = common.load_profile_images(part.profile, data_dir)
     if name == NATURAL:
         return replace(natural, splits=splits)
     own = {"objective": hat(natural)} if name == "HAT" else {}
@@ -122,7 +122,7 @@ def trained_on(
 ) -> TrainedNetwork:
     """The chapter's network converted from TRADES, trained on in one of `WAYS`."""
     base, part = chapter.finetuned("trades", size, seed, data_dir), part_of(size, further)
-    splits = load_profile_images(part.profile, data_dir)
+    splits = common.load_profile_images(part.profile, data_dir)
     network = Network(f"{AFTER}{way}", size.network, base.network.model, way_recipe(way, size, further))
     recipe = build_recipe(network, part.profile, seed)
     model = copy.deepcopy(base.model)
