@@ -141,6 +141,16 @@ def _cases() -> dict[str, Callable[[], pd.DataFrame]]:
     cases["training_mart"] = lambda: trained(**robust("mart"), schedule="constant")
     cases["training_adversarial"] = lambda: trained(**robust("adversarial"), augmentation="flip")
     cases["training_consistency"] = lambda: trained(**robust("consistency"), objective_parameters={"beta": 2.0})
+    pgd = {"name": "pgd", "eps": 2 / 255, "steps": 2}
+    perturbed = {"inner": {"objective": "trades"}, "gamma": 0.01}
+    ramp = {"first": {"eps": 0.0, "steps": 1}, "over": 0.5}
+    further = {
+        "clean_and_adversarial": {"attack": pgd, "curriculum": ramp},
+        "score": {"attack": pgd, "deflate_gradients": True},
+        "weight_perturbed": {"attack": pgd, "objective_parameters": perturbed},
+    }
+    for name, recipe in further.items():
+        cases[f"training_{name}"] = lambda name=name, recipe=recipe: trained(objective=name, **recipe)
     cases |= {"calibration": calibrated, "by_operation": by_operation, "at_input": at_input, "spikes": counted}
     return cases | chapters.cases(network, right_answers)
 
