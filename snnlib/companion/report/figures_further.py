@@ -35,7 +35,7 @@ def side_by_side(groups: dict[str, pd.DataFrame], level: int, *, test: int, atta
 def defences(table: pd.DataFrame, levels: Sequence[int], *, protocol: int, attacked: int) -> Figure:
     """Per defence: clean accuracy, the papers' PGD at `protocol`/255, and the worst case at each level.
 
-    table: of `ours.defences.table`. Left of a hatched pair lies what an evaluation as in the papers would report.
+    table: of `ours.defences.table`.
     """
     kinds = {"clean": CLEAN, "protocol": f"PGD-7 as in the papers, {protocol}/255"}
     kinds |= {f"worst {level}/255": f"{WORST}, {level}/255" for level in levels}
