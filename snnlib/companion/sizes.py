@@ -213,14 +213,17 @@ class FurtherSize:
 class DefenceSize:
     """Sizes of notebook 34. train_per_class, epochs: of every defence's training. attacked_per_class: test images.
 
-    seeds. levels: eps of the worst case, in 1/255. adaptive_steps, queries (of Square), eot (draws, where a network is
-    random): of it. effort: of the audits.
+    seeds. names: the defences trained (keys of `defences.DEFENCES`); audited: those of them that are audited, at
+    `effort`. levels: eps of the worst case, in 1/255. adaptive_steps, queries (of Square), eot (draws, where a network
+    is random): of it.
     """
 
     train_per_class: int | None
     attacked_per_class: int | None
     seeds: tuple[int, ...]
     epochs: int
+    names: tuple[str, ...]
+    audited: tuple[str, ...]
     levels: tuple[int, ...]
     adaptive_steps: int
     queries: int
@@ -231,6 +234,7 @@ class DefenceSize:
 _SGD = {"optimiser": "sgd", "schedule": "cosine-per-epoch", "batch_size": 64, "augmentation": "crop-flip"}
 _FINE = {"learning_rate": 1e-3, "weight_decay": 1e-3, "schedule": "cosine"}
 _SCRATCH = {"learning_rate": 4e-3, "weight_decay": 5e-4, "schedule": "one-cycle"}
+_DEFENCES = ("none", "AT", "SR", "MPD-SGR", "TGO", "TG-Reg", "DSD", "FEEL", "SNN-RAT", "Poisson")
 _RULES = ("backward_through_rate", "rate_gradient", "hart", "potential_dependent", "adaptive_sharpness")
 
 TABLE: dict[str, tuple] = {
@@ -349,6 +353,8 @@ TABLE: dict[str, tuple] = {
     "defences.attacked_per_class":     (2,             10,                50,                100),
     "defences.seeds":                  ((0,),          (0,),              (0, 1),            (0, 1, 2)),
     "defences.epochs":                 (1,             1,                 2,                 60),
+    "defences.names":                  (("none", "MPD-SGR", "TGO", "Poisson"), _DEFENCES, _DEFENCES, _DEFENCES),
+    "defences.audited":                (("TGO",),      ("none", "MPD-SGR", "TGO"), _DEFENCES,        _DEFENCES),
     "defences.levels":                 ((2,),          (2, 8),            (2, 8),            (2, 4, 8)),
     "defences.adaptive_steps":         (3,             32,                64,                64),
     "defences.queries":                (5,             50,                500,               5000),

@@ -13,6 +13,7 @@ import pytest
 from snnlib.audit import EFFORTS
 from snnlib.companion import paths, sizes
 from snnlib.companion.measure.networks import Network, build_recipe
+from snnlib.companion.ours.defences import DEFENCES
 from snnlib.companion.ozdenizci2024.networks import OBJECTIVES, ann_network, end_to_end_network, finetune_recipe
 from snnlib.companion.sizes import PROFILES, TABLE, conversion_size, get_profile
 from snnlib.companion.verdicts.ozdenizci2024 import HEADLINE
@@ -142,6 +143,8 @@ def test_every_profile_can_run(profile):
     assert 6 in profile.eps_levels, "the headline eps is on every curve"
     assert list(profile.eps_levels) == sorted(set(profile.eps_levels))
     assert len(set(profile.seeds)) == len(profile.seeds) >= 2, "one seed shows no spread"
+    defended = sizes.defence_size(profile.name)
+    assert set(defended.audited) <= set(defended.names) <= set(DEFENCES) and defended.effort in EFFORTS
     assert sizes.audit_size(profile.name).effort in EFFORTS and sizes.own_size(profile.name).effort in EFFORTS
     for field in fields(profile):
         value = getattr(profile, field.name)

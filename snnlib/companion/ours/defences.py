@@ -195,19 +195,21 @@ def audited(item: TrainedNetwork, size: ConversionSize, defences: DefenceSize) -
 
 def table(networks: list[TrainedNetwork], size: ConversionSize, defences: DefenceSize) -> pd.DataFrame:
     """One row per defence and seed: clean (on the attacked images), protocol, a column per level "worst 2/255", audit
-    (the verdict) and flags (names of the checks that it rests on); shares 0..1.
+    (the verdict) and checks (names of those that it rests on); shares 0..1.
     """
     rows = []
     for item in networks:
         protocol = protocol_rows(item, size, defences)
-        report = audited(item, size, defences)
         line = {"defence": item.label, "seed": item.seed, "clean": protocol.clean_correct.mean()}
         line["protocol"] = robust_accuracy(protocol).robust_accuracy.item()
         for level in defences.levels:
             left = robust_accuracy(worst_rows(item, profile_of(size, defences), defences, level))
             line[f"worst {level}/255"] = left.robust_accuracy.item()
-        flags = ", ".join(finding.name for finding in report.flagged)
-        rows.append({**line, "audit": report.verdict, "flags": flags})
+        line |= {"audit": "not audited", "checks": ""}
+        if item.label in defences.audited:
+            report = audited(item, size, defences)
+            line |= {"audit": report.verdict, "checks": ", ".join(finding.name for finding in report.flagged)}
+        rows.append(line)
     return pd.DataFrame(rows)
 
 
