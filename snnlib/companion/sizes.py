@@ -194,7 +194,8 @@ class OwnSize:
 class FurtherSize:
     """Sizes of notebook 33. train_per_class: images of each class that its trainings see; attacked_per_class.
 
-    pretraining_epochs: of an ANN with a further objective, from the natural one. epochs: of the trainings of SNNs.
+    pretraining_epochs: of an ANN with a further objective, from the natural one. epochs, batch_size: of the SNNs'
+    trainings.
     objectives: that are transferred (keys of `further.OBJECTIVES`). inner_steps: PGD steps of direct adversarial
     training. adaptive_steps, apgd_steps: of the evaluation.
     """
@@ -203,6 +204,7 @@ class FurtherSize:
     attacked_per_class: int | None
     pretraining_epochs: int
     epochs: int
+    batch_size: int
     objectives: tuple[str, ...]
     inner_steps: int
     adaptive_steps: int
@@ -211,7 +213,7 @@ class FurtherSize:
 
 @dataclass(frozen=True)
 class DefenceSize:
-    """Sizes of notebook 34. train_per_class, epochs: of every defence's training. attacked_per_class: test images.
+    """Sizes of notebook 34. train_per_class, epochs, batch_size: of every training. attacked_per_class: test images.
 
     seeds. names: the defences trained (keys of `defences.DEFENCES`); audited: those of them that are audited, at
     `effort`. levels: eps of the worst case, in 1/255. adaptive_steps, queries (of Square), eot (draws, where a network
@@ -222,6 +224,7 @@ class DefenceSize:
     attacked_per_class: int | None
     seeds: tuple[int, ...]
     epochs: int
+    batch_size: int
     names: tuple[str, ...]
     audited: tuple[str, ...]
     levels: tuple[int, ...]
@@ -342,8 +345,9 @@ TABLE: dict[str, tuple] = {
     "further.attacked_per_class":      (1,             10,                100,               None),
     "further.pretraining_epochs":      (1,             1,                 4,                 60),
     "further.epochs":                  (1,             1,                 2,                 60),
+    "further.batch_size":              (10,            10,                128,               128),
     "further.objectives": (
-        ("clean + PGD",), ("clean + PGD", "HAT"), ("clean + PGD", "SCORE", "AWP", "HAT"),
+        ("clean + PGD",), ("clean + PGD",), ("clean + PGD", "SCORE", "AWP", "HAT"),
         ("clean + PGD", "SCORE", "AWP", "HAT"),
     ),
     "further.inner_steps":             (2,             2,                 2,                 2),
@@ -353,6 +357,7 @@ TABLE: dict[str, tuple] = {
     "defences.attacked_per_class":     (2,             10,                50,                100),
     "defences.seeds":                  ((0,),          (0,),              (0, 1),            (0, 1, 2)),
     "defences.epochs":                 (1,             1,                 2,                 60),
+    "defences.batch_size":             (10,            10,                128,               128),
     "defences.names":                  (("none", "MPD-SGR", "TGO", "Poisson"), _DEFENCES, _DEFENCES, _DEFENCES),
     "defences.audited":                (("TGO",),      ("none", "MPD-SGR", "TGO"), _DEFENCES,        _DEFENCES),
     "defences.levels":                 ((2,),          (2, 8),            (2, 8),            (2, 4, 8)),

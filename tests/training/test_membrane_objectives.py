@@ -11,6 +11,7 @@ from torch import nn
 from snnlib.errors import InputError
 from snnlib.models import build_model
 from snnlib.neurons import LIF, neurons_of, surrogates
+from snnlib.sparsity import input_gradient
 from snnlib.training.objectives import membrane_guard, membrane_overlap, natural, step_slopes
 from snnlib.training.objectives.membrane import recorded_membranes
 
@@ -91,6 +92,27 @@ def test_a_few_steps_make_the_part_smaller(objective, part):
         found.append(parts[part].item())
     assert found[-1] < 0.9 * found[0]
     assert all(layer.rule is None for layer in neurons_of(model))
+
+
+@pytest.mark.parametrize("objective, options", [(membrane_overlap, {}), (membrane_guard, {"margin": 1.0})], ids=str)
+def test_what_is_pushed_from_the_threshold_has_no_gradient_left_for_the_networks_own_surrogate(objective, options):
+    """A wider surrogate still sees the membranes: the attacker is blind, and the audit's ensemble has to find it."""
+    model, (images, labels) = vgg(), pictures()
+    optimiser = torch.optim.Adam(model.parameters(), 0.01)
+    wide = surrogates.exponential(height=1.0, rate=0.5)
+
+    def slopes() -> list[float]:
+        seen = {"batch_norm": "train", "gradient": None}, {"batch_norm": "train", "gradient": wide}
+        return [input_gradient(model, images, labels, **each).norm().item() for each in seen]
+
+    assert min(slopes()) > 0
+    for _ in range(10):
+        loss, _ = objective(model, images, labels, weight=10.0, **options)
+        optimiser.zero_grad()
+        loss.backward()
+        optimiser.step()
+    own, by_wide = slopes()
+    assert own == 0 and by_wide > 1
 
 
 def test_noise_is_fixed_by_the_global_generator_and_moves_the_membranes():

@@ -146,7 +146,7 @@ def defended(
     set_trainable(snn, thresholds=True)
     own = ("objective", "objective_parameters", "attack")
     shared = {key: value for key, value in chapter.finetune_recipe(size).items() if key not in own}
-    options = {**shared, "epochs": defences.epochs, **defence.recipe}
+    options = {**shared, "epochs": defences.epochs, "batch_size": defences.batch_size, **defence.recipe}
     network = Network(name, size.network, snn.config, options)
     recipe, origin = build_recipe(network, profile, seed), {"ann": natural.key, "scale": chapter.SCALE, "on": "part"}
     origin |= {"calibration": size.calibration, "how": FineTuning()}

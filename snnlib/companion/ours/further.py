@@ -54,7 +54,7 @@ BPTT_MEMBERS = tuple(list(MEMBERS)[:17])
 def part_of(size: ConversionSize, further: FurtherSize) -> ConversionSize:
     """The chapter's size with the images that this notebook trains on and attacks."""
     images = {"train_per_class": further.train_per_class, "attacked_per_class": further.attacked_per_class}
-    fine_tuning = {**size.finetune, "epochs": further.epochs}
+    fine_tuning = {**size.finetune, "epochs": further.epochs, "batch_size": further.batch_size}
     return replace(size, profile=replace(size.profile, **images), finetune=fine_tuning)
 
 
