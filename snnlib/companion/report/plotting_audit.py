@@ -63,11 +63,11 @@ def planted_dots(ax: Axes, rows: pd.DataFrame) -> None:
     """
     ordered = rows.sort_values("masked", ascending=False, kind="stable")
     kinds = list(dict.fromkeys(ordered.kind))
-    inside = ordered.groupby(["kind", "verdict"]).cumcount() * 0.12
+    line = pd.Series([kinds.index(kind) for kind in ordered.kind], index=ordered.index)
+    line = line - 0.27 + 0.12 * ordered.groupby(["kind", "verdict"]).cumcount()
     for place, (verdict, drawn) in enumerate(VERDICT_LOOKS.items()):
         here = ordered.verdict == verdict
-        heights = ordered.kind[here].map(kinds.index) + inside[here] - 0.27 + 0.1 * place
-        ax.plot(100 * ordered.missed[here], heights, linestyle="none", label=verdict, **drawn.points)
+        ax.plot(100 * ordered.missed[here], line[here] + 0.1 * place, linestyle="none", label=verdict, **drawn.points)
     ax.axvline(0, color=GREY, linewidth=1)
     ax.axhline(ordered[ordered.masked].kind.nunique() - 0.5, color=GREY, linestyle=":", linewidth=1.3)
     ax.set(xlabel="correct images left by the own gradient and not by the reference (%)", yticks=range(len(kinds)))
