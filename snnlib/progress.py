@@ -19,6 +19,7 @@ from snnlib.errors import InputError
 
 LOG_SECONDS = 30.0
 FILE_SECONDS = 1.0
+NOTEBOOK_COLUMNS = 100
 _COUNTED = (
     "{desc}: {n_fmt}/{total_fmt} ({percentage:.0f} %), {elapsed} elapsed, about {remaining} left{postfix}"
 )
@@ -37,12 +38,12 @@ class _Lines:
         bar_is_closing = text == "\n"
         self.pending = text.strip() or self.pending
         if (line_is_due or (bar_is_closing and self.last_line)) and self.pending not in ("", self.last_line):
-            self._print_line(self.pending)
+            self.print_line(self.pending)
 
     def flush(self) -> None:
         """Lines are flushed as they are written."""
 
-    def _print_line(self, line: str) -> None:
+    def print_line(self, line: str) -> None:
         if isinstance(self.target, Path):
             with open(self.target, "a", encoding="utf-8") as stream:
                 stream.write(line + "\n")
@@ -60,8 +61,16 @@ def progress_mode() -> str:
         raise InputError(f"SNNLIB_PROGRESS is {wanted!r}; expected off, bar, lines or file:PATH; unset it")
     if "PYTEST_CURRENT_TEST" in os.environ:
         return "off"
-    in_live_notebook = type(sys.stderr).__module__.startswith("ipykernel")
-    return "bar" if sys.stderr.isatty() or in_live_notebook else "lines"
+    return "bar" if sys.stderr.isatty() or _in_live_notebook() else "lines"
+
+
+def say(text: str) -> None:
+    """One line about work that takes a while, where progress is shown."""
+    mode = progress_mode()
+    if mode.startswith("file:"):
+        _Lines(Path(mode.removeprefix("file:")), FILE_SECONDS).print_line(text)
+    elif mode != "off":
+        print(text, file=_screen(), flush=True)
 
 
 def progress(iterable: Iterable | None = None, *, total: int | None = None, label: str) -> tqdm:
@@ -73,7 +82,8 @@ def progress(iterable: Iterable | None = None, *, total: int | None = None, labe
     if mode == "off":
         return tqdm(iterable, total=total, desc=label, disable=True)
     if mode == "bar":
-        return tqdm(iterable, total=total, desc=label, dynamic_ncols=True, leave=False)
+        width = {"ncols": NOTEBOOK_COLUMNS} if _in_live_notebook() else {"dynamic_ncols": True}
+        return tqdm(iterable, total=total, desc=label, file=_screen(), leave=False, **width)
     to_file = mode.startswith("file:")
     seconds = FILE_SECONDS if to_file else LOG_SECONDS
     bar = tqdm(
@@ -89,3 +99,12 @@ def progress(iterable: Iterable | None = None, *, total: int | None = None, labe
     )
     bar.bar_format = _COUNTED if bar.total else _OPEN_ENDED
     return bar
+
+
+def _in_live_notebook() -> bool:
+    return type(sys.stderr).__module__.startswith("ipykernel")
+
+
+def _screen() -> TextIO:
+    """Jupyter puts what comes by stderr into a pink box, as if it were an error."""
+    return sys.stdout if _in_live_notebook() else sys.stderr

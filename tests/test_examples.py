@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 import snnlib
-from snnlib import attacks, audit, conversion, data, models, neurons
+from snnlib import attacks, audit, conversion, data, models, neurons, sparsity
 from snnlib.attacks import result
 from snnlib.neurons import use_kernel
 
@@ -18,6 +18,7 @@ FILES = sorted(path for path in FOLDER.rglob("*.py") if ">>> " in path.read_text
 FIRST_HOUR = (
     *(attacks.pgd, attacks.apgd, attacks.ensemble_attack, audit.audit, conversion.convert, data.load_images),
     *(models.build_model, models.released, models.save, neurons.lif_multi_step),
+    sparsity.input_gradient_measures,
 )
 
 
@@ -41,3 +42,22 @@ def test_a_result_of_any_size_prints_at_most_twelve_lines():
     found = attacks.fgsm(model, test.batch(slice(100)), test.labels[:100], attacks.Budget(0.01))
     lines = str(result.concatenate([found] * 50)).splitlines()
     assert "5,000 samples" in lines[0] and len(lines) <= 12 and max(map(len, lines)) <= 100
+
+
+def test_results_and_reports_draw_what_they_found():
+    pytest.importorskip("matplotlib").use("Agg")
+    test = data.load_images("cifar10").test.first_per_class(2)
+    images, labels, budget = test.batch(slice(None)), test.labels, attacks.Budget(8 / 255)
+    model = models.build_model("vgg11", num_classes=10, time_steps=1, width=4, seed=0, surrogate="atan")
+    found = attacks.pgd(model, images, labels, budget, steps=3)
+    (line,) = found.plot().lines
+    left = [100 * float((~found.success | (found.first_successful_step > step)).double().mean()) for step in range(2)]
+    assert list(line.get_ydata()[:2]) == pytest.approx(left)
+    members = {name: attacks.parse_gradient(name) for name in ("rectangular(width=1)", "straight_through(height=1)")}
+    ensemble = attacks.ensemble_attack(model, images, labels, budget, members=members, steps=2)
+    bars = ensemble.plot().patches
+    assert len(bars) == len(ensemble.by_member)
+    assert bars[-1].get_width() == pytest.approx(100 * float((~ensemble.result.success).double().mean()))
+    report = audit.audit(model, images, labels, budget, effort="smoke")
+    assert list(report.table().check) == list(audit.CHECKS)
+    assert report.plot().patches[0].get_width() == pytest.approx(100 * report.correct / report.images)

@@ -49,9 +49,9 @@ def _module_of(path: Path) -> str:
 MODULES = {_module_of(path): path for path in sorted(PACKAGE.rglob("*.py"))}
 PACKAGES = ("snnlib", "snnlib.companion")
 """They hold rooms and are none."""
-CONVENIENCE = {"snnlib.audit.report": {"snnlib.audit.page", "snnlib.audit.reading"}}
-"""A report saves itself as a page and prints itself as text, both made of reports: imported when called, the only ones
-of their kind."""
+CONVENIENCE = {"snnlib.audit.report": {"snnlib.audit.page", "snnlib.audit.pictures", "snnlib.audit.reading"}}
+"""A report saves itself as a page, draws and prints itself, all made of reports: imported when called, the only ones of
+their kind."""
 
 
 def _room(module: str) -> str:

@@ -1,12 +1,16 @@
 from __future__ import annotations
 
+import io
+import sys
 from pathlib import Path
 
 import pytest
+from torch._inductor import compile_fx
 
 from snnlib import progress as progress_module
 from snnlib.errors import InputError
-from snnlib.progress import progress
+from snnlib.neurons import kernels
+from snnlib.progress import progress, say
 
 
 def test_nothing_is_shown_when_off(
@@ -48,6 +52,45 @@ def test_lines_go_to_the_file_when_asked(
     bar.close()
     assert "rows: 2/5 (40 %)" in (tmp_path / "p").read_text().splitlines()[-1]
     assert capsys.readouterr().err == ""
+
+
+class NotebookStream(io.StringIO):
+    """What sys.stderr and sys.stdout are in a kernel, by the module that they come from."""
+
+
+NotebookStream.__module__ = "ipykernel.iostream"
+
+
+def test_a_notebook_gets_plain_text_and_nothing_on_stderr(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SNNLIB_PROGRESS", "bar")
+    screen, errors = NotebookStream(), NotebookStream()
+    monkeypatch.setattr(sys, "stdout", screen)
+    monkeypatch.setattr(sys, "stderr", errors)
+    for _ in progress(range(3), label="rows"):
+        pass
+    say("compiling")
+    assert errors.getvalue() == "" and "rows:" in screen.getvalue()
+    assert screen.getvalue().endswith("\rcompiling\n"), "the bar takes itself away"
+
+
+def test_what_is_said_goes_where_progress_goes(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    for mode in ("off", "lines", f"file:{tmp_path / 'p'}"):
+        monkeypatch.setenv("SNNLIB_PROGRESS", mode)
+        say(f"in {mode[:5]}")
+    assert capsys.readouterr().err == "in lines\n"
+    assert (tmp_path / "p").read_text() == "in file:\n"
+
+
+def test_the_first_kernel_that_compiles_says_so_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    said: list[str] = []
+    monkeypatch.setattr(kernels, "say", said.append)
+    monkeypatch.setattr(kernels, "_compilations", 0)
+    monkeypatch.setattr(compile_fx, "compile_fx", lambda *_, **__: None)
+    for _ in range(2):
+        kernels._counting_inductor(None, [])
+    assert len(said) == 1 and "compiles" in said[0]
 
 
 @pytest.mark.parametrize("wanted", ["loud", "file:"])

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from hashlib import blake2b
+from typing import TYPE_CHECKING
 
 import pandas as pd
 import torch
@@ -21,6 +22,10 @@ from snnlib.attacks.registry import ATTACKS
 from snnlib.attacks.result import AttackResult
 from snnlib.errors import InputError
 from snnlib.neurons import surrogates
+from snnlib.optional import needs
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 
 def _members() -> dict[str, SpikeGradient]:
@@ -88,6 +93,23 @@ class EnsembleResult:
             fooled = member.result.success & (member.result.first_successful_step > 0)
             rows.loc[member.index[fooled].tolist(), "fooled_by"] = name
         return rows
+
+    def plot(self, ax: Axes | None = None) -> Axes:
+        """Share of the samples left after each member in turn, in percent, as far as earlier ones left them.
+
+        ax: to draw into; None makes a figure. Errors: InputError where matplotlib is missing.
+        """
+        if ax is None:
+            ax = needs("matplotlib.pyplot", extra="report").subplots(layout="constrained")[1]
+        broken = torch.zeros(len(self.result), dtype=torch.bool)
+        left = []
+        for member in self.by_member.values():
+            broken[member.index[member.result.success].cpu()] = True
+            left.append(100 * float((~broken).double().mean()))
+        ax.barh(list(self.by_member), left)
+        ax.invert_yaxis()
+        ax.set(xlabel="samples left after this member and those above (%)", xlim=(0, 103))
+        return ax
 
     def __repr__(self) -> str:
         width = max(map(len, self.by_member), default=0)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
+from typing import TYPE_CHECKING
 
 import pandas as pd
 import torch
@@ -11,6 +12,10 @@ from torch import Tensor
 
 from snnlib.attacks.budget import Budget, l2_distance, linf_distance
 from snnlib.errors import InputError
+from snnlib.optional import needs
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 
 @dataclass(frozen=True, repr=False)
@@ -48,6 +53,19 @@ class AttackResult:
         """A row for each sample, with the columns of this class but for the points themselves."""
         names = [field.name for field in fields(AttackResult) if field.name not in ("budget", "adversarial")]
         return pd.DataFrame({name: getattr(self, name).detach().cpu().numpy() for name in names})
+
+    def plot(self, ax: Axes | None = None) -> Axes:
+        """Share of the samples left after each step, in percent; step 0 is the clean samples.
+
+        ax: to draw into; None makes a figure. Errors: InputError where matplotlib is missing.
+        """
+        if ax is None:
+            ax = needs("matplotlib.pyplot", extra="report").subplots(layout="constrained")[1]
+        found = self.first_successful_step[self.success].cpu()
+        broken = torch.bincount(found, minlength=2).cumsum(0)
+        ax.step(range(len(broken)), 100 * (1 - broken / max(len(self), 1)), where="post")
+        ax.set(xlabel="step (0: no attack)", ylabel="samples left (%)", ylim=(0, 103))
+        return ax
 
     def __repr__(self) -> str:
         rows, count = self.table(), len(self)

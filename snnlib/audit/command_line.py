@@ -22,9 +22,8 @@ from torch import Tensor, nn
 
 from snnlib import checks, wrap
 from snnlib.attacks import Budget
-from snnlib.audit import EFFORTS, Effort, audit
+from snnlib.audit import EFFORTS, audit
 from snnlib.audit.page import audit_page
-from snnlib.audit.run import STRONGEST_MEMBERS
 from snnlib.commands import OneLineParser, exit_code
 from snnlib.data import ImageSet, load_images
 from snnlib.data.images import DATA_SETS
@@ -36,9 +35,7 @@ from snnlib.optional import needs
 from snnlib.runtime import apply_process_settings, default_device
 
 IMAGES, QUICK_IMAGES = 200, 100
-QUICK = Effort(
-    steps=10, queries=100, members=STRONGEST_MEMBERS[:2], restarts=2, grid=3, pictured=10, eps_factors=(1.0,)
-)
+QUICK = EFFORTS["brief"]
 PYTHON_FUNCTION = re.compile(r"(.+\.py):(\w+)")
 
 

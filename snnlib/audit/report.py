@@ -6,9 +6,16 @@ import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pandas as pd
 
 from snnlib.errors import InputError
 from snnlib.files import write_atomic
+from snnlib.optional import needs
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 CLEAN, NOTE, SUSPICIOUS, MASKED, NOT_DONE = "no", "note", "suspicious", "masked", "not done"
 OUTCOMES = (CLEAN, NOTE, SUSPICIOUS, MASKED, NOT_DONE)
@@ -135,6 +142,32 @@ class AuditReport:
         return as_text(self)
 
     __repr__ = __str__
+
+    def table(self) -> pd.DataFrame:
+        """A row for each check: check, outcome (see `Finding`), rule, remark, and its numbers as text."""
+        return pd.DataFrame(
+            {
+                "check": found.name,
+                "outcome": found.outcome,
+                "numbers": ", ".join(f"{name} {value:.4g}" for name, value in found.numbers.items()),
+                "rule": found.rule,
+                "remark": found.remark,
+            }
+            for found in self.findings
+        )
+
+    def plot(self, ax: Axes | None = None) -> Axes:
+        """What is left after each attack in turn, in percent of all images; the first picture of the page.
+
+        ax: to draw into; None makes a figure. Errors: InputError where matplotlib is missing.
+        """
+        # Only here, as in `save`.
+        from snnlib.audit.pictures import attack_ladder
+
+        if ax is None:
+            ax = needs("matplotlib.pyplot", extra="report").subplots(layout="constrained")[1]
+        attack_ladder(ax, self)
+        return ax
 
     def save(self, path: str | Path) -> Path:
         """Write the page (a name that ends in .html, with figures; extra `report`) or the numbers (.json).

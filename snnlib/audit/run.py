@@ -66,6 +66,9 @@ EFFORTS = {
     "smoke": Effort(
         steps=3, queries=20, members=STRONGEST_MEMBERS[:2], restarts=2, grid=3, pictured=5, eps_factors=(1.0,)
     ),
+    "brief": Effort(
+        steps=10, queries=100, members=STRONGEST_MEMBERS[:2], restarts=2, grid=3, pictured=10, eps_factors=(1.0, 4.0)
+    ),
     "quick": Effort(steps=20, queries=300, members=STRONGEST_MEMBERS, restarts=len(STRONGEST_MEMBERS)),
     "paper": Effort(steps=100, queries=5000, members=tuple(MEMBERS), restarts=len(MEMBERS), grid=21),
 }

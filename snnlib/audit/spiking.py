@@ -106,16 +106,18 @@ def unbounded_eps(case: Case) -> Finding:
     """Does PGD fool every image when it may change it into any other?"""
     pixels = case.images[0].numel()
     largest = 1.0 if case.budget.norm == "linf" else math.sqrt(pixels)
-    curve = [{"eps": 0.0, "robust_accuracy": case.share(len(case.correct))}]
+    curve, inside = [{"eps": 0.0, "robust_accuracy": case.share(len(case.correct))}], []
     for eps in sorted({min(case.budget.eps * factor, largest) for factor in case.effort.eps_factors}):
-        found = case.pgd("PGD" if eps == case.budget.eps else f"PGD at eps {eps:.4g}", budget=case.at_eps(eps))
+        inside.append("PGD" if eps == case.budget.eps else f"PGD at eps {eps:.4g}")
+        found = case.pgd(inside[-1], budget=case.at_eps(eps))
         curve.append({"eps": eps, "robust_accuracy": 1 - case.share(int(found.sum()))})
     label = f"PGD at eps {largest:.4g}, unbounded"
-    left = len(case.correct) - int(case.pgd(label, budget=case.at_eps(largest)).sum())
+    case.pgd(label, budget=case.at_eps(largest))
+    left = len(case.left_by(label, *inside))  # a smaller ball lies in the largest
     case.curves["eps"] = curve
     return Finding(
         "unbounded_eps",
-        f"PGD with eps = {largest:.4g}, at which the ball holds every image",
+        f"PGD with eps = {largest:.4g}, at which the ball holds every image, and in the smaller balls inside it",
         {"left": left, "share": case.share(left)},
         f"samples that survive; {GRADES}",
         case.grade(left),

@@ -106,7 +106,9 @@ class AuditSize:
     comparison of single attackers and of the audits; images of each class, None for all that are attacked. steps: of
     PGD. apgd_steps, queries (of Square). surrogates: gradients of the ensemble. rules: other backward rules. shares: of
     the pixels whose gradient an attacker sees. effort: of the audits. example_images, example_epochs: training of the
-    snnTorch and SpikingJelly examples.
+    snnTorch and SpikingJelly examples. planted_kinds: of the planted networks, None for all; planted_random: in how
+    many libraries there are random ones; planted_train, planted_test: images of each class; planted_epochs,
+    planted_effort: their training and audits.
     """
 
     levels: tuple[int, ...]
@@ -122,6 +124,12 @@ class AuditSize:
     effort: str
     example_images: int
     example_epochs: int
+    planted_kinds: tuple[str, ...] | None
+    planted_random: int
+    planted_train: int
+    planted_test: int
+    planted_epochs: int
+    planted_effort: str
 
 
 @dataclass(frozen=True)
@@ -322,6 +330,12 @@ TABLE: dict[str, tuple] = {
     "audit.effort":                    ("smoke",       "quick",           "quick",           "paper"),
     "audit.example_images":            (200,           4500,              4500,              4500),
     "audit.example_epochs":            (1,             2,                 10,                10),
+    "audit.planted_kinds":             (("loss", "undefended"), None,        None,              None),
+    "audit.planted_random":            (0,             1,                 3,                 3),
+    "audit.planted_train":             (20,            200,               200,               200),
+    "audit.planted_test":              (2,             10,                10,                10),
+    "audit.planted_epochs":            (1,             3,                 3,                 3),
+    "audit.planted_effort":            ("smoke",       "brief",           "quick",           "quick"),
     "own.train_per_class":             (50,            None,              None,              None),
     "own.test_per_class":              (10,            50,                None,              None),
     "own.attacked_per_class":          (2,             10,                20,                100),

@@ -22,6 +22,7 @@ from torch import Tensor
 
 from snnlib.errors import InputError
 from snnlib.neurons.surrogates import Surrogate
+from snnlib.progress import say
 
 LONGEST_UNROLLED_LOOP = 64
 SMALLEST_COMPILED_WIDTH = 2  # torch.compile specialises sizes 0 and 1
@@ -96,6 +97,8 @@ def _counting_inductor(graph, example_inputs):
     from torch._inductor import config
     from torch._inductor.compile_fx import compile_fx
 
+    if _compilations == 0:
+        say("snnlib compiles its neurons on first use: up to half a minute, and seconds from then on")
     _compilations += 1
     on_gpu = any(isinstance(value, Tensor) and value.is_cuda for value in example_inputs)
     known = {name: value for name, value in GPU_OPTIONS.items() if on_gpu and hasattr(config, name)}

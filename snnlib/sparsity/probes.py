@@ -118,6 +118,13 @@ def input_gradient_measures(model: nn.Module, images: Tensor, labels: Tensor, **
 
     Options are those of `input_gradient`. Columns: sample (position in `images`), label, then one per
     measure.
+
+    >>> from snnlib import data, models, sparsity
+    >>> test = data.load_images("cifar10").test.first_per_class(1)
+    >>> model = models.released("snn-conversion-from-trades-quick-0")
+    >>> table = sparsity.input_gradient_measures(model, test.batch(slice(None)), test.labels)
+    >>> len(table), bool(table.zero_share.between(0, 1).all())
+    (10, True)
     """
     grad = input_gradient(model, images, labels, **options)
     columns = {name: measure(grad).cpu().numpy() for name, measure in MEASURES.items()}

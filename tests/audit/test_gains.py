@@ -9,10 +9,11 @@ import torch
 from torch import Tensor, nn
 
 from snnlib.attacks import Budget
-from snnlib.audit import Effort, audit
+from snnlib.audit import Effort, audit, gains
 from snnlib.audit.case import Case, wilson_lower
-from snnlib.audit.gains import OWN, _gain
-from snnlib.audit.spiking import batch_norm_mode, noise_against_pgd
+from snnlib.audit.gains import OWN, _gain, loss_gain
+from snnlib.audit.report import Finding
+from snnlib.audit.spiking import batch_norm_mode, noise_against_pgd, unbounded_eps
 
 EFFORT = Effort(steps=3, queries=10, members=("straight_through",), restarts=1, draws=2, grid=2, pictured=2)
 
@@ -20,6 +21,15 @@ EFFORT = Effort(steps=3, queries=10, members=("straight_through",), restarts=1, 
 class Sine(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         return x.sin()
+
+
+class Scaled(nn.Module):
+    def __init__(self, scale: float) -> None:
+        super().__init__()
+        self.scale = scale
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.scale * x.mean(2)
 
 
 class Rugged(nn.Module):
@@ -113,6 +123,22 @@ def test_running_statistics_are_not_blamed_for_what_other_attacks_in_eval_mode_f
 
     assert outcome(other_attack=False) == "masked"
     assert outcome(other_attack=True) == "no"
+
+
+def test_a_better_loss_blames_the_softmax_only_where_it_rounds_to_one(monkeypatch):
+    monkeypatch.setattr(gains, "_gain", lambda *_: Finding("loss_gain", "", {"found": 9}, "", "masked", "the softmax"))
+    for scale, outcome in ((1.0, "note"), (1000.0, "masked")):
+        case = case_of(nn.Sequential(nn.Flatten(), nn.Unflatten(1, (4, 4)), Scaled(scale)), 0.05)
+        found = loss_gain(case)
+        assert found.outcome == outcome and ("softmax" in found.remark) == (outcome == "masked")
+        assert (found.numbers["sure_share"] > 0.5) == (outcome == "masked")
+
+
+def test_the_unbounded_ball_holds_the_smaller_ones():
+    case = case_of(Rugged(), 0.02, effort=replace(EFFORT, eps_factors=(1.0, 4.0)), count=30)
+    labels = ["PGD", "PGD at eps 0.08", "PGD at eps 1, unbounded"]
+    case.fooled = {label: torch.arange(30) % 4 == place for place, label in enumerate(labels)}
+    assert unbounded_eps(case).numbers["left"] == 7, "those that no ball of the three gave away"
 
 
 def test_the_report_names_the_control():

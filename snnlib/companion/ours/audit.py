@@ -212,7 +212,7 @@ def audited(item: TrainedNetwork, profile: Profile) -> AuditReport:
     return _audited(item, chosen, size.alone_level / 255, size.effort, profile.attack_batch_size)
 
 
-@stored("audits", form=REPORTS)
+@stored("audits", version=2, form=REPORTS)
 def _audited(item: TrainedNetwork, chosen: ImageSet, eps: float, effort: str, batch_size: int) -> AuditReport:
     images, labels = chosen.batch(slice(None), item.device), chosen.labels.to(item.device)
     seed = torch.Generator().manual_seed(item.seed)

@@ -97,7 +97,7 @@ def example_report(framework: str, splits: ImageSplits, profile: Profile, seed: 
     return _audited_example(framework, release, train, size.example_epochs, chosen, size.alone_level, size.effort, seed)
 
 
-@stored("example_audits", form=REPORTS)
+@stored("example_audits", version=2, form=REPORTS)
 def _audited_example(
     framework: str, release: str, train: ImageSet, epochs: int, chosen: ImageSet, level: int, effort: str, seed: int
 ) -> AuditReport:

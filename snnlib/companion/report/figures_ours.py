@@ -73,6 +73,16 @@ def worst_case(stages: pd.DataFrame, panels: Sequence[tuple[str, float]]) -> Fig
     return fig
 
 
+def planted(rows: pd.DataFrame) -> Figure:
+    """Verdicts on networks with a planted mask (above the dotted line) and on honest ones; rows of `judged`."""
+    fig, axes = figure("full", aspect=0.62)
+    plotting_audit.planted_dots(axes[0, 0], rows)
+    legend_below(fig, axes[0, 0], columns=4)
+    images = rows.images.max()
+    caption(fig, networks=f"{len(rows)} planted networks", images=images, eps=[2], marks="one dot per network")
+    return fig
+
+
 def broken_by_passes(table: pd.DataFrame, images: int) -> Figure:
     """Images broken within a number of passes, a line per network, ensemble (fixed, adaptive) and seed.
 

@@ -99,3 +99,17 @@ def test_stages_are_means_over_seeds_in_the_given_order(ax):
     plotting_audit.stage_lines(ax, stages)
     assert ax.lines[0].get_ydata().tolist() == pytest.approx([40, 10])
     assert [label.get_text() for label in ax.get_xticklabels()] == ["z", "a"]
+
+
+def test_a_planted_network_is_a_dot_on_the_line_of_its_kind(ax):
+    rows = pd.DataFrame(
+        [("undefended", False, 0.0, "no sign of masking"), ("loss", True, 0.5, "masked"),
+         ("loss", True, 0.25, "suspicious"), ("encoder", True, 0.75, "masked")],
+        columns=["kind", "masked", "missed", "verdict"],
+    )  # fmt: skip
+    plotting_audit.planted_dots(ax, rows)
+    assert [label.get_text() for label in ax.get_yticklabels()] == ["loss", "encoder", "undefended"], "masks first"
+    drawn = {line.get_label(): line for line in ax.lines if line.get_linestyle() == "None"}
+    assert set(drawn) == set(plotting_audit.VERDICT_LOOKS)
+    assert sorted(drawn["masked"].get_xdata()) == [50, 75] and list(drawn["no sign of masking"].get_xdata()) == [0]
+    assert [round(height) for height in drawn["masked"].get_ydata()] == [0, 1]
