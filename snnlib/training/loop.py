@@ -11,7 +11,7 @@ import hashlib
 import json
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import MISSING, dataclass, fields
 from pathlib import Path
 
 import torch
@@ -55,6 +55,9 @@ class History:
     def best_epoch(self) -> int:
         """The epoch of the highest validation accuracy, the earliest of equal ones."""
         return best_of(self.epochs)["epoch"]
+
+
+RECIPE_DEFAULTS = {entry.name: entry.default for entry in fields(Recipe) if entry.default is not MISSING}
 
 
 def best_of(history: Sequence[dict]) -> dict:
@@ -210,6 +213,8 @@ def _forget(directory: Path) -> None:
 
 
 def _check_same_run(directory: Path, theirs: dict, ours: dict) -> None:
+    # A run from before a field of the recipe was there has trained by its default.
+    theirs = {**theirs, "recipe": {**RECIPE_DEFAULTS, **theirs.get("recipe", {})}}
     for section, values in json.loads(json.dumps(ours)).items():
         if section == "initial":  # a model may also come with weights that the run has reached since
             continue

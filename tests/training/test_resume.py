@@ -17,7 +17,7 @@ from snnlib.errors import InputError
 from snnlib.files import sha256_of
 from snnlib.neurons import use_kernel
 from snnlib.tensor_files import state_digest
-from snnlib.training import fit, load_weights
+from snnlib.training import Recipe, fit, load_weights
 from snnlib.training.checkpoint import read_checkpoint
 from snnlib.training.log import read_log
 
@@ -315,3 +315,14 @@ def test_load_weights_gives_the_best_epoch_when_asked_for(tiny, tmp_path):
     metadata = load_weights(history.best, tiny.make_model(seed=3))
     assert len(metadata["history"]) == history.best_epoch
     assert metadata["recipe"] == tiny.RECIPE.as_config()
+
+
+def test_a_run_from_before_a_field_of_the_recipe_is_taken_up(tiny, tmp_path, monkeypatch):
+    splits, whole = tiny.make_splits(), Recipe.as_config
+    without = {"deflate_gradients", "curriculum", "threshold_learning_rate"}
+    with monkeypatch.context() as earlier:
+        earlier.setattr(Recipe, "as_config", lambda self: {k: v for k, v in whole(self).items() if k not in without})
+        began = fit(tiny.make_model(), splits, tiny.RECIPE, directory=tmp_path)
+    assert fit(tiny.make_model(), splits, tiny.RECIPE, directory=tmp_path) == began
+    with pytest.raises(InputError, match="recipe deflate_gradients is False there, True here"):
+        fit(tiny.make_model(), splits, replace(tiny.RECIPE, deflate_gradients=True), directory=tmp_path)
