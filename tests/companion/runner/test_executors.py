@@ -171,6 +171,40 @@ def test_ten_kills_at_random_lose_nothing_of_submitits_workers(home, noting, mad
     check_nothing_lost(make_all(items, Jobs("slurm", 2, cluster="local"), "trial"), made, items, killer)
 
 
+@pytest.mark.slow
+def test_slurm_makes_all_and_takes_up_what_a_killed_job_was_doing(home, noting, made, slurm, capsys):
+    pytest.importorskip("submitit")
+    items, killer = slow_items(noting, 20), Killer(home, 2, os.getpid())
+    killer.start()
+    check_nothing_lost(make_all(items, Jobs("slurm", 2), "trial"), made, items, killer)
+
+
+@pytest.mark.slow
+def test_a_job_that_slurm_puts_back_goes_on_with_the_script_for_sbatch(home, slurm, tmp_path):
+    own = home / "own.py"
+    own.write_text("import time\ndef measure(seed):\n    time.sleep(0.5)\n    return seed * 2.0\n", encoding="utf-8")
+    command = [sys.executable, "-m", "snnlib.companion.runner.work", "--call", f"{own}:measure", "--set", "seed=0..29"]
+    text = subprocess.run([*command, "--jobs", "slurm:1", "--print-sbatch"], check=True, capture_output=True, text=True)
+    script = tmp_path / "script.sh"
+    script.write_text(text.stdout, encoding="utf-8")
+    job = subprocess.run(["sbatch", "--parsable", script], check=True, capture_output=True, text=True).stdout.strip()
+    (folder,) = (paths.ARTIFACTS / "sweeps").iterdir()
+    sweep = Sweep.open(folder)
+    wait_until(lambda: sweep.refresh() or sweep.counts[DONE] >= 3)
+    subprocess.run(["scontrol", "requeue", f"{job}_0"], check=True)
+    at_once = ["scontrol", "update", f"jobid={job}_0", "starttime=now"]  # it would wait for two minutes
+    wait_until(lambda: subprocess.run(at_once, capture_output=True, check=False).returncode == 0)
+    wait_until(lambda: sweep.refresh() or sweep.left == 0, seconds=240)
+    assert sweep.counts[DONE] == 30 and len({state.worker for state in sweep.state}) == 2
+
+
+def wait_until(true, seconds: float = 120) -> None:
+    until = time.monotonic() + seconds
+    while not true():
+        assert time.monotonic() < until, "it took too long"
+        time.sleep(0.2)
+
+
 @pytest.fixture
 def ray_nodes(home):
     """A Ray cluster of two nodes on this machine, `(head, other)`; workers see the repository."""
