@@ -17,9 +17,11 @@ import pytest
 from snnlib.companion import paths
 from snnlib.companion.runner import executors
 from snnlib.companion.runner.executors import Jobs, Local, read_jobs, sbatch_script
+from snnlib.companion.runner.items import items_of, network_of
 from snnlib.companion.runner.sweep import DONE, FAILED, Sweep
 from snnlib.companion.runner.work import make_all
 from snnlib.errors import InputError
+from snnlib.files import sha256_of
 
 REPOSITORY = Path(__file__).resolve().parents[3]
 CORES = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 0
@@ -274,3 +276,36 @@ def test_the_script_for_sbatch_works_without_slurm_as_one_worker_that_ends_with_
         assert done.returncode == 0, done.stderr
     (folder,) = (paths.ARTIFACTS / "sweeps").iterdir()
     assert Sweep.open(folder).items and "seed,value" in (folder / "results.csv").read_text(encoding="utf-8")
+
+
+def small_part_of_smoke() -> list:
+    """Two ANNs and the SNN of one of them, with their rows."""
+    networks = ("ANN, natural", "ANN, AT", "SNN, conversion from AT")
+    wanted = tuple(f"{network}, seed 0" for network in networks)
+    return [item for item in items_of("smoke") if item.name.startswith(wanted)]
+
+
+def bytes_in(artifacts: Path) -> dict[str, str]:
+    """Digest of every stored table and network; records hold the time that it took, and logs too."""
+    found = [path for end in ("parquet", "safetensors") for path in artifacts.rglob(f"*.{end}")]
+    return {str(path.relative_to(artifacts)): sha256_of(path) for path in found}
+
+
+@two_cores
+@pytest.mark.slow
+def test_every_executor_fills_the_store_with_the_same_bytes(home, monkeypatch, ray_nodes):
+    pytest.importorskip("submitit")
+    items, stores = small_part_of_smoke(), {}
+    trials = [Jobs(), Jobs("local", 2), Jobs("slurm", 2, cluster="local"),
+              Jobs("ray", 2, address=ray_nodes[0].address)]  # fmt: skip
+    for jobs in trials:
+        root = home / jobs.kind
+        root.mkdir()
+        for name in ("ROOT", "ARTIFACTS"):
+            monkeypatch.setattr(paths, name, root / ("" if name == "ROOT" else "artifacts"))
+        network_of.cache_clear()
+        sweep = make_all(items, jobs, "trial")
+        assert sweep.counts == {DONE: len(items), FAILED: 0}
+        stores[jobs.kind] = bytes_in(root / "artifacts")
+    assert len(items) == 9 and len(stores["here"]) >= 2 * 3 + 6
+    assert stores["local"] == stores["here"] and stores["slurm"] == stores["here"] and stores["ray"] == stores["here"]
