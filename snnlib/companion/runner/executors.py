@@ -248,14 +248,14 @@ def supervise(crew: Crew, count: int, happened: Callable[[], int], left: Callabl
         crew.end([worker for worker in workers if crew.alive(worker)])
 
 
-def sbatch_script(command: list[str], jobs: Jobs, name: str, logs: Path) -> str:
+def sbatch_script(command: list[str], jobs: Jobs, name: str, folder: Path) -> str:
     """A script for `sbatch` that needs nothing but SLURM: an array of workers on one sweep, put back when cut short."""
     minutes = max(int(seconds_of(jobs.time) // 60), 5)
     lines = {
         "job-name": name, "array": f"0-{jobs.count - 1}", "cpus-per-task": jobs.threads, "time": minutes,
         "partition": jobs.partition, "account": jobs.account, "mem": f"{jobs.memory:g}G" if jobs.memory else "",
         "gres": f"gpu:{max(round(jobs.gpus), 1)}" if jobs.gpus else "", "open-mode": "append",
-        "output": f"{logs}/%A_%a.out", "signal": "B:USR1@60",
+        "output": f"{folder}/%A_%a.out", "signal": "B:USR1@60",
     }  # fmt: skip
     head = [f"#SBATCH --{key}={value}" for key, value in lines.items() if value != ""]
     work = shlex.join([*command, "--jobs", "1", "--time-limit", f"{minutes - 2}m"])

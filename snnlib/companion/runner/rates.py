@@ -115,8 +115,8 @@ class Recorder(Meter):
     def __init__(self, name: str, device: str, batches: int) -> None:
         self.path, self.of = FOLDER / f"{name}.csv", None
         first = not self.path.is_file()
-        self.table = pd.DataFrame(columns=COLUMNS) if first else _table(name)
-        super().__init__(device, batches, {} if first else _as_rates(self.table, Scaled(name, 1.0, 0.0, 0.0, 1, "")))
+        self.rows = [] if first else list(_table(name).itertuples(index=False))
+        super().__init__(device, batches, {} if first else _as_rates(_table(name), Scaled(name, 1.0, 0.0, 0.0, 1, "")))
         if first:
             self._write(PROBE, describe_device(device), "", 1, 1, probe(device))
 
@@ -135,15 +135,15 @@ class Recorder(Meter):
     def _once(self, training: Training, work: dict, measure):
         new = set(self.rates)
         found = super()._once(training, work, measure)
-        for key in self.rates.keys() - new - set(self.table.key):
+        for key in self.rates.keys() - new - {row[0] for row in self.rows}:
             trained, what, passes = self.of
             seconds = found if isinstance(found, tuple) else (found, None)
             self._write(key, trained.network.label, what, passes, len(_layers(trained)), *seconds)
         return found
 
     def _write(self, *row: object) -> None:
-        self.table.loc[len(self.table)] = [*row, *[None] * (len(COLUMNS) - len(row))]
-        write_atomic(self.path, self.table.to_csv(index=False, float_format="%.5g"))
+        self.rows.append((*row, *[None] * (len(COLUMNS) - len(row))))
+        write_atomic(self.path, pd.DataFrame(self.rows, columns=COLUMNS).to_csv(index=False, float_format="%.5g"))
 
 
 def _layers(training: Training) -> list[torch.nn.Module]:
@@ -160,7 +160,7 @@ def measure(name: str, profile: str = "paper") -> None:
     trainings, attacks = work_of(profile)
     for work in [*trainings, *attacks]:
         _timed(meter, work)
-        print(f"{len(meter.table) - 1} measured", end="\r", flush=True)
+        print(f"{len(meter.rows) - 1} measured", end="\r", flush=True)
 
 
 def _timed(meter: Meter, work: Training | Work) -> None:

@@ -109,7 +109,7 @@ class Sweep:
     def refresh(self) -> None:
         """Read what the workers have noted since the last time."""
         with os.scandir(self.folder / "logs") as entries:
-            grown = [(entry.path, entry.stat().st_size) for entry in entries]
+            grown = [(entry.path, entry.stat().st_size) for entry in entries if entry.name.endswith(".jsonl")]
         for path, size in grown:
             if size > (start := self._read.get(path, 0)):
                 with open(path, "rb") as stream:

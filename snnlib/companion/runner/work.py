@@ -110,8 +110,8 @@ def main(arguments: list[str] | None = None) -> int:
             kept = [word for word in given if word != "--print-sbatch"]
             line = [sys.executable, "-m", "snnlib.companion.runner.work", *_without(kept, "--jobs", "--sweep",
                     "--resources", "--time-limit"), "--sweep", name]  # fmt: skip
-            Sweep.create(paths.ARTIFACTS / "sweeps" / name, items)
-            print(executors.sbatch_script(line, jobs, name, paths.ARTIFACTS / "sweeps" / name / "logs"))
+            sweep = Sweep.create(paths.ARTIFACTS / "sweeps" / name, items)
+            print(executors.sbatch_script(line, jobs, name, sweep.folder))
             return 0
         if options.time_limit:
             set_time_limit(options.time_limit)

@@ -3,7 +3,13 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+import platform
+import shutil
+import socket
+import subprocess
+import tempfile
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -62,9 +68,87 @@ def made(home: Path) -> Callable[[], list[str]]:
 
 
 @pytest.fixture
-def environment_kept() -> None:
+def environment_kept() -> Iterator[None]:
     """What a worker in this process puts into the environment is taken out again."""
     before = dict(os.environ)
     yield
     os.environ.clear()
     os.environ.update(before)
+
+
+SLURM_CONF = """
+ClusterName=trial
+SlurmctldHost={host}(127.0.0.1)
+SlurmUser={user}
+SlurmdUser={user}
+AuthType=auth/munge
+AuthInfo=socket={folder}/munge.socket
+SlurmctldPort={ports[0]}
+SlurmdPort={ports[1]}
+StateSaveLocation={folder}/state
+SlurmdSpoolDir={folder}/spool
+SlurmctldPidFile={folder}/slurmctld.pid
+SlurmdPidFile={folder}/slurmd.pid
+ProctrackType=proctrack/linuxproc
+TaskPlugin=task/none
+MpiDefault=none
+ReturnToService=2
+SelectType=select/cons_tres
+SelectTypeParameters=CR_Core
+JobRequeue=1
+MinJobAge=20
+AccountingStorageType=accounting_storage/none
+JobAcctGatherType=jobacct_gather/none
+NodeName={host} NodeAddr=127.0.0.1 CPUs={cores} State=UNKNOWN
+PartitionName=all Nodes={host} Default=YES MaxTime=INFINITE State=UP OverSubscribe=FORCE:4
+"""
+
+
+@pytest.fixture
+def slurm(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A SLURM cluster of one node, this machine, for this test alone (Debian: slurmctld, slurmd, munge; as root)."""
+    missing = [name for name in ("slurmctld", "slurmd", "munged", "sbatch") if shutil.which(name) is None]
+    if missing or os.getuid() != 0:
+        pytest.skip(f"needs SLURM on this machine and root: {', '.join(missing) or 'not root'}")
+    with tempfile.TemporaryDirectory(prefix="slurm-") as text:  # short: a socket's name has at most 107 characters
+        folder = Path(text)
+        (folder / "state").mkdir()
+        key = folder / "munge.key"
+        key.write_bytes(os.urandom(128))
+        key.chmod(0o600)
+        conf = folder / "slurm.conf"
+        names = {"host": platform.node(), "user": "root", "folder": folder, "cores": os.cpu_count()}
+        conf.write_text(SLURM_CONF.format(**names, ports=_free_ports(2)), encoding="utf-8")
+        monkeypatch.setenv("SLURM_CONF", str(conf))
+        files = {name: folder / f"munge.{name}" for name in ("socket", "pid", "log", "seed")}
+        munge = ["munged", "-F", "--force", f"--key-file={key}"]
+        munge += [f"--{name if name == 'socket' else name + '-file'}={path}" for name, path in files.items()]
+        started = []
+        try:
+            for command in (munge, ["slurmctld", "-D", "-c"], ["slurmd", "-D", "-c"]):
+                log = open(folder / f"{command[0]}.out", "wb")  # noqa: SIM115
+                started.append(subprocess.Popen(command, stdout=log, stderr=log))
+                time.sleep(1)
+            for _ in range(60):
+                told = subprocess.run(["sinfo", "-h", "-o", "%T"], capture_output=True, text=True, check=False).stdout
+                if told.strip() == "idle":
+                    break
+                time.sleep(0.5)
+            else:
+                pytest.fail("".join(path.read_text(errors="replace") for path in folder.glob("*.out"))[-2000:])
+            yield folder
+            subprocess.run(["scancel", "--me"], check=False)
+        finally:
+            for process in reversed(started):
+                process.terminate()
+                process.wait(timeout=30)
+
+
+def _free_ports(count: int) -> list[int]:
+    sockets = [socket.socket() for _ in range(count)]
+    for one in sockets:
+        one.bind(("127.0.0.1", 0))
+    ports = [one.getsockname()[1] for one in sockets]
+    for one in sockets:
+        one.close()
+    return ports

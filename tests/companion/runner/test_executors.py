@@ -17,9 +17,11 @@ import pytest
 from snnlib.companion import paths
 from snnlib.companion.runner import executors
 from snnlib.companion.runner.executors import Jobs, Local, read_jobs, sbatch_script
+from snnlib.companion.runner.items import items_of, network_of
 from snnlib.companion.runner.sweep import DONE, FAILED, Sweep
 from snnlib.companion.runner.work import make_all
 from snnlib.errors import InputError
+from snnlib.files import sha256_of
 
 REPOSITORY = Path(__file__).resolve().parents[3]
 CORES = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 0
@@ -171,6 +173,40 @@ def test_ten_kills_at_random_lose_nothing_of_submitits_workers(home, noting, mad
     check_nothing_lost(make_all(items, Jobs("slurm", 2, cluster="local"), "trial"), made, items, killer)
 
 
+@pytest.mark.slow
+def test_slurm_makes_all_and_takes_up_what_a_killed_job_was_doing(home, noting, made, slurm, capsys):
+    pytest.importorskip("submitit")
+    items, killer = slow_items(noting, 20), Killer(home, 2, os.getpid())
+    killer.start()
+    check_nothing_lost(make_all(items, Jobs("slurm", 2), "trial"), made, items, killer)
+
+
+@pytest.mark.slow
+def test_a_job_that_slurm_puts_back_goes_on_with_the_script_for_sbatch(home, slurm, tmp_path):
+    own = home / "own.py"
+    own.write_text("import time\ndef measure(seed):\n    time.sleep(0.5)\n    return seed * 2.0\n", encoding="utf-8")
+    command = [sys.executable, "-m", "snnlib.companion.runner.work", "--call", f"{own}:measure", "--set", "seed=0..29"]
+    text = subprocess.run([*command, "--jobs", "slurm:1", "--print-sbatch"], check=True, capture_output=True, text=True)
+    script = tmp_path / "script.sh"
+    script.write_text(text.stdout, encoding="utf-8")
+    job = subprocess.run(["sbatch", "--parsable", script], check=True, capture_output=True, text=True).stdout.strip()
+    (folder,) = (paths.ARTIFACTS / "sweeps").iterdir()
+    sweep = Sweep.open(folder)
+    wait_until(lambda: sweep.refresh() or sweep.counts[DONE] >= 3)
+    subprocess.run(["scontrol", "requeue", f"{job}_0"], check=True)
+    at_once = ["scontrol", "update", f"jobid={job}_0", "starttime=now"]  # it would wait for two minutes
+    wait_until(lambda: subprocess.run(at_once, capture_output=True, check=False).returncode == 0)
+    wait_until(lambda: sweep.refresh() or sweep.left == 0, seconds=240)
+    assert sweep.counts[DONE] == 30 and len({state.worker for state in sweep.state}) == 2
+
+
+def wait_until(true, seconds: float = 120) -> None:
+    until = time.monotonic() + seconds
+    while not true():
+        assert time.monotonic() < until, "it took too long"
+        time.sleep(0.2)
+
+
 @pytest.fixture
 def ray_nodes(home):
     """A Ray cluster of two nodes on this machine, `(head, other)`; workers see the repository."""
@@ -240,3 +276,36 @@ def test_the_script_for_sbatch_works_without_slurm_as_one_worker_that_ends_with_
         assert done.returncode == 0, done.stderr
     (folder,) = (paths.ARTIFACTS / "sweeps").iterdir()
     assert Sweep.open(folder).items and "seed,value" in (folder / "results.csv").read_text(encoding="utf-8")
+
+
+def small_part_of_smoke() -> list:
+    """Two ANNs and the SNN of one of them, with their rows."""
+    networks = ("ANN, natural", "ANN, AT", "SNN, conversion from AT")
+    wanted = tuple(f"{network}, seed 0" for network in networks)
+    return [item for item in items_of("smoke") if item.name.startswith(wanted)]
+
+
+def bytes_in(artifacts: Path) -> dict[str, str]:
+    """Digest of every stored table and network; records hold the time that it took, and logs too."""
+    found = [path for end in ("parquet", "safetensors") for path in artifacts.rglob(f"*.{end}")]
+    return {str(path.relative_to(artifacts)): sha256_of(path) for path in found}
+
+
+@two_cores
+@pytest.mark.slow
+def test_every_executor_fills_the_store_with_the_same_bytes(home, monkeypatch, ray_nodes):
+    pytest.importorskip("submitit")
+    items, stores = small_part_of_smoke(), {}
+    trials = [Jobs(), Jobs("local", 2), Jobs("slurm", 2, cluster="local"),
+              Jobs("ray", 2, address=ray_nodes[0].address)]  # fmt: skip
+    for jobs in trials:
+        root = home / jobs.kind
+        root.mkdir()
+        for name in ("ROOT", "ARTIFACTS"):
+            monkeypatch.setattr(paths, name, root / ("" if name == "ROOT" else "artifacts"))
+        network_of.cache_clear()
+        sweep = make_all(items, jobs, "trial")
+        assert sweep.counts == {DONE: len(items), FAILED: 0}
+        stores[jobs.kind] = bytes_in(root / "artifacts")
+    assert len(items) == 9 and len(stores["here"]) >= 2 * 3 + 6
+    assert stores["local"] == stores["here"] and stores["slurm"] == stores["here"] and stores["ray"] == stores["here"]
