@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from typing import NamedTuple
 
 import torch
@@ -42,46 +44,62 @@ def bit_flip(
     for binary event frames), who test each flip, go on without a limit and in the end take needless flips back.
     Errors: InputError for inputs or parameters that do not fit, a code that is not 0/1, a model without gradient.
     """
-    rounds = check_count("rounds", rounds)
+    rounds = check_rounds(rounds, batch_norm, loss)
     if flips_per_round is not None:
         flips_per_round = check_count("flips_per_round", flips_per_round)
-    if batch_norm != "eval":
-        raise InputError(f'batch_norm is {batch_norm!r}; bit_flip tests each round on the deployed network; use "eval"')
-    check_slope_at_origin(loss)
     with open_session(model, images, labels, budget, gradient, generator, batch_norm, loss) as session:
         if budget.norm != "l0":
             raise InputError(f"bit_flip got norm {budget.norm!r}; expected Budget(k, norm='l0', space='encoded')")
-        if not ((session.origin == 0) | (session.origin == 1)).all():
-            raise InputError("the encoded values are not all 0 or 1; bit_flip needs an encoder that gives spikes")
+        check_spikes(session)
         limit = min(int(budget.eps), session.origin[0].numel())
         if limit == 0:
             session.record_clean()
         else:
-            _search(session, limit, rounds, flips_per_round or -(-limit // 8))
+            search(session, partial(_flipped, limit=limit), rounds, flips_per_round or -(-limit // 8))
         return session.result()
 
 
-def _search(session: Session, limit: int, rounds: int, at_once: int) -> None:
-    """x: the accepted code; slope, value: of the loss there; count: flips to try; barred: flips not to try again."""
+def check_rounds(rounds: int, batch_norm: str, loss: str) -> int:
+    """`rounds` as a Python int. Errors: InputError for what a search by tested rounds cannot have."""
+    if batch_norm != "eval":
+        raise InputError(f'batch_norm is {batch_norm!r}; each round is tested on the deployed network; use "eval"')
+    check_slope_at_origin(loss)
+    return check_count("rounds", rounds)
+
+
+def check_spikes(session: Session) -> None:
+    """Errors: InputError unless the attacked values are 0 and 1."""
+    if not ((session.origin == 0) | (session.origin == 1)).all():
+        raise InputError("the encoded values are not all 0 or 1; this attack needs an encoder that gives spikes")
+
+
+def search(session: Session, propose: Callable[..., tuple[Tensor, Tensor]], rounds: int, at_once: int | Tensor) -> None:
+    """Take the changes that `propose(x, origin, slope, barred, count)` names, a round at a time, where the loss grows.
+
+    propose: gives the next code to test and where it has a new change, both [n, ...], at most `count` [n] of them and
+    none of those `barred`. at_once: changes to begin with, for all or for each sample. x: the accepted code; slope,
+    value: of the loss there.
+    """
     stay, slope, value = session.visit(session.origin, 0)
     x = session.active_origin
-    count, barred = torch.full_like(stay, at_once), torch.zeros_like(x, dtype=torch.bool)
+    most = select(at_once, session.active) if isinstance(at_once, Tensor) else torch.full_like(stay, at_once)
+    count, barred = most, torch.zeros_like(x, dtype=torch.bool)
     for number in range(1, rounds + 1):
-        candidate, added = _flipped(x, session.active_origin, slope, barred, count, limit)
+        candidate, added = propose(x, session.active_origin, slope, barred, count)
         moving = added.flatten(1).any(1).nonzero().squeeze(1)
         session.active = select(session.active, moving)
         if len(moving) == 0:
             return
-        states = [select(each, moving) for each in (x, slope, value, count, barred, candidate, added)]
+        states = [select(each, moving) for each in (x, slope, value, count, barred, candidate, added, most)]
         stay, slope_there, value_there = session.visit(states[5], number)
-        x, slope, value, count, barred, candidate, added = (select(each, stay) for each in states)
+        x, slope, value, count, barred, candidate, added, most = (select(each, stay) for each in states)
         better = value_there > value
         at_spikes = better.view(-1, *[1] * (x.dim() - 1))
         single = (count == 1).view_as(at_spikes)
         x, slope = torch.where(at_spikes, candidate, x), torch.where(at_spikes, slope_there, slope)
         value = torch.where(better, value_there, value)
         barred = torch.where(at_spikes, False, barred | (added & single))
-        count = torch.where(better, (2 * count).clamp(max=at_once), (count // 2).clamp(min=1))
+        count = torch.where(better, torch.minimum(2 * count, most), (count // 2).clamp(min=1))
 
 
 def _flipped(
@@ -95,15 +113,15 @@ def _flipped(
     worth = (slope * (1 - 2 * origin)).flatten(1)
     flipped, free = (x != origin).flatten(1), ~barred.flatten(1) & (worth > 0)
     most = min(int(count.max()), worth.shape[1]) if len(count) else 0
-    best = _best(worth, free & ~flipped, most)
+    best = best_of(worth, free & ~flipped, most)
     added = torch.zeros_like(flipped).scatter(1, best.indices, best.there & (best.ranks < count[:, None]))
-    best = _best(worth, flipped | added, limit)
+    best = best_of(worth, flipped | added, limit)
     chosen = torch.zeros_like(flipped).scatter(1, best.indices, best.there)
     code = torch.where(chosen.view_as(x), 1 - origin, origin)
     return code, (added & chosen).view_as(x)
 
 
-class _Best(NamedTuple):
+class Best(NamedTuple):
     """The best entries of each sample, [n, k]; there: False where a sample has fewer. ranks: 0, 1, 2, ..."""
 
     indices: Tensor
@@ -111,6 +129,7 @@ class _Best(NamedTuple):
     ranks: Tensor
 
 
-def _best(worth: Tensor, among: Tensor, most: int) -> _Best:
+def best_of(worth: Tensor, among: Tensor, most: int) -> Best:
+    """The `most` entries of each sample with the highest worth [n, k], of those `among` [n, k]."""
     top = torch.where(among, worth, -torch.inf).topk(most, dim=1)
-    return _Best(top.indices, top.values.isfinite(), torch.arange(most, device=worth.device))
+    return Best(top.indices, top.values.isfinite(), torch.arange(most, device=worth.device))

@@ -81,7 +81,8 @@ def _check_values(images: Tensor, labels: Tensor) -> None:
     if not (lowest >= -ROUNDING and highest <= 1 + ROUNDING):
         raise InputError(
             f"images span {lowest:.9g}..{highest:.9g}; expected values in [0, 1]; "
-            "divide bytes by 255, and normalise inside the model"
+            + ("counts of events have no budget: bin with binary=True" if images.dim() == 5
+               else "divide bytes by 255, and normalise inside the model")
         )
     if lowest_label < 0:
         raise InputError(f"labels contain {lowest_label:.0f}; expected class numbers from 0")

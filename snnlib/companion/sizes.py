@@ -242,6 +242,28 @@ class DefenceSize:
     effort: str
 
 
+@dataclass(frozen=True)
+class EventSize:
+    """Sizes of notebook 17.
+
+    profile: the shared profile with this chapter's data, width and training. flips: cells that an attack may change;
+    eps_levels: in 1/255, of the attacks on images and on float frames. jitter: bins an event may be shifted by. rounds:
+    of greedy attacks; draws: of the random control; tries: places of a pattern; steps: of PGD. moving_per_class,
+    moving_epochs: training images of the second set, which a simulated camera records, and epochs on it.
+    """
+
+    profile: Profile
+    flips: tuple[int, ...]
+    eps_levels: tuple[int, ...]
+    jitter: int
+    rounds: int
+    draws: int
+    tries: int
+    steps: int
+    moving_per_class: int
+    moving_epochs: int
+
+
 _SGD = {"optimiser": "sgd", "schedule": "cosine-per-epoch", "batch_size": 64, "augmentation": "crop-flip"}
 _FINE = {"learning_rate": 1e-3, "weight_decay": 1e-3, "schedule": "cosine"}
 _SCRATCH = {"learning_rate": 4e-3, "weight_decay": 5e-4, "schedule": "one-cycle"}
@@ -379,6 +401,21 @@ TABLE: dict[str, tuple] = {
     "defences.queries":                (5,             50,                500,               5000),
     "defences.eot":                    (2,             4,                 8,                 8),
     "defences.effort":                 ("smoke",       "smoke",           "quick",           "paper"),
+    "events.profile.train_per_class":       (20,       None,              None,              None),
+    "events.profile.attacked_per_class":    (1,        10,                100,               None),
+    "events.profile.inspected_per_class":   (1,        5,                 20,                48),
+    "events.profile.width":                 (4,        8,                 16,                64),
+    "events.profile.time_steps":            (8,        8,                 8,                 8),
+    "events.profile.epochs":                (1,        4,                 8,                 100),
+    "events.flips":                    ((4, 16),       (4, 16, 64),       (4, 16, 64, 256),  (4, 16, 64, 256)),
+    "events.eps_levels":               ((2,),          (1, 2, 4),         (1, 2, 4, 8),      (1, 2, 4, 8)),
+    "events.jitter":                   (2,             2,                 2,                 2),
+    "events.rounds":                   (2,             10,                20,                50),
+    "events.draws":                    (1,             5,                 10,                100),
+    "events.tries":                    (2,             4,                 8,                 16),
+    "events.steps":                    (2,             10,                20,                50),
+    "events.moving_per_class":         (5,             60,                500,               500),
+    "events.moving_epochs":            (1,             5,                 10,                30),
     "theory.samples":                  (2,             6,                 10,                100),
     "theory.ranked":                   (4,             30,                100,               1000),
     "theory.draws":                    (8,             24,                32,                256),
@@ -433,6 +470,12 @@ def further_size(name: str) -> FurtherSize:
 def defence_size(name: str) -> DefenceSize:
     """Sizes of notebook 34."""
     return _built(DefenceSize, "defences", name)
+
+
+def event_size(name: str) -> EventSize:
+    """Sizes of notebook 17."""
+    own = _column("events.profile", name)
+    return _built(EventSize, "events", name, profile=replace(get_profile(name), **own))
 
 
 def black_box_size(name: str) -> BlackBoxSize:

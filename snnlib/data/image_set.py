@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
+from typing import ClassVar
 
 import numpy as np
 import torch
@@ -24,11 +25,12 @@ class ImageSet:
 
     images: Tensor
     labels: Tensor
+    layout: ClassVar[str] = "[N, C, H, W]"
 
     def __post_init__(self) -> None:
-        if self.images.dtype != torch.uint8 or self.images.ndim != 4:
+        if self.images.dtype != torch.uint8 or self.images.ndim != self.layout.count(",") + 1:
             found = f"{self.images.dtype} {list(self.images.shape)}"
-            raise InputError(f"images are {found}, expected torch.uint8 [N, C, H, W]: pass the stored bytes")
+            raise InputError(f"images are {found}, expected torch.uint8 {self.layout}: pass the stored bytes")
         if self.labels.dtype != torch.int64 or self.labels.shape != self.images.shape[:1]:
             found = f"{self.labels.dtype} {list(self.labels.shape)}"
             raise InputError(f"labels are {found}, expected torch.int64 [{len(self.images)}]: one per image")
@@ -46,14 +48,14 @@ class ImageSet:
 
     def batch(self, index: Index, device: torch.device | str = "cpu") -> Tensor:
         """Images float32 [n, C, H, W] in [0, 1] on `device`: byte / 255, the same floats on every device."""
-        levels = sent(self.images[_as_index(index)], device).to(torch.float32)
+        levels = sent(self.images[as_index(index)], device).to(torch.float32)
         # A tensor as divisor: CUDA divides by a Python number through its rounded inverse.
         return levels / torch.full((1,), 255.0, device=device)
 
     def take(self, index: Index) -> ImageSet:
         """The images and labels at `index` as a new set."""
-        chosen = _as_index(index)
-        return ImageSet(self.images[chosen], self.labels[chosen])
+        chosen = as_index(index)
+        return replace(self, images=self.images[chosen], labels=self.labels[chosen])
 
     def first_per_class(self, count: int) -> ImageSet:
         """The first `count` images of every class present, in the order of this set.
@@ -123,5 +125,6 @@ def split_train_validation(images: ImageSet, fraction: float, seed: int) -> tupl
     return images.take(~positions), images.take(positions)
 
 
-def _as_index(index: Index) -> slice | Tensor:
+def as_index(index: Index) -> slice | Tensor:
+    """What a tensor on the CPU can be indexed with."""
     return index if isinstance(index, slice) else torch.as_tensor(index).cpu()

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from snnlib import checks
-from snnlib.encoding import build_encoder
+from snnlib.encoding import EVENT_ENCODERS, POLARITIES, build_encoder
 from snnlib.errors import InputError
 from snnlib.models.blocks import check_connection
 from snnlib.models.cifar_resnet import CifarResNetBody
@@ -155,6 +155,11 @@ def _checked(config: dict) -> dict:
         raise InputError(f"reset is {config['reset']!r}; expected 'hard' or 'soft'; hard sets the membrane to 0")
     if "connection" in config:
         check_connection(config["connection"])
+    if config["encoder"] in EVENT_ENCODERS and plain["in_channels"] != POLARITIES:
+        raise InputError(
+            f"in_channels is {plain['in_channels']} with encoder {config['encoder']!r}; events have two polarities: "
+            f"set in_channels={POLARITIES}"
+        )
     return plain
 
 
@@ -218,6 +223,8 @@ def build_model(
       the others: width 16. `normalisation`: "cifar10", "cifar100", "svhn" or "tinyimagenet"; None: pixels as they are.
       `image_size` 32 (vgg11_tinyimagenet 64) matters to vgg11 and vgg16, whose linear layers fit one size.
 
+    Events: `encoder` "events" takes binned recordings [N, T, 2, H, W], "i2e" makes events of images; both with
+    `in_channels=2`.
     `trainable_threshold`: one parameter per spiking layer, never below `threshold_floor` (0.03 in the paper).
     `spiking=False` puts ReLU in the place of every neuron: the same definition as an ANN, weights carry over by name.
     The conversion paper's networks then run a static input once, whatever `time_steps`.

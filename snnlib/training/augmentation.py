@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from snnlib.data.image_set import ImageSet
+from snnlib.errors import InputError
 from snnlib.runtime import sent
 
 PADDING = 4
@@ -91,6 +92,8 @@ AUGMENTATIONS: dict[str, Callable[..., Tensor]] = {
 def build_augmentation(name: str, image_set: ImageSet) -> Augmentation:
     """The augmentation called `name`; cutout is filled with the mean colour of `image_set`."""
     function = AUGMENTATIONS[name]
+    if name != "none" and image_set.images.ndim != 4:
+        raise InputError(f"augmentation is {name!r}, which is for images; events [N, T, 2, H, W] take 'none'")
     return partial(function, fill=mean_colour(image_set)) if function is crop_flip_cutout else function
 
 

@@ -1,96 +1,18 @@
-"""Encoders: images to what an SNN sees over time, each with a declared gradient back to the image.
-
-Poisson, phase and latency coding are comparisons, so calculus gives them the gradient 0, and an attacker who
-differentiates the image would see nothing. Every encoder therefore names the gradient that is used in its
-place:
-
-* `"exact"`: the true derivative (direct coding only),
-* `"straight_through"`: the derivative of a simple stand-in, stated by each encoder,
-* `"smooth"`: the derivative of a smooth curve that lies above ½ exactly where a spike is,
-* `"none"`: no gradient reaches the image.
-
-The forward pass gives the same spikes in all cases.
-"""
+"""Encoders of images: direct, Poisson, phase and latency coding."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from snnlib import checks
-from snnlib.errors import InputError
+from snnlib.encoding.encoder import Encoder, check_floats
 from snnlib.runtime import sent
 
 BITS = 8
 BRIGHTEST_LEVEL = 2**BITS - 1
-
-
-class _Declared(torch.autograd.Function):
-    """`encode(images)` forward; backward, the incoming gradient times `slope(images)`, summed over time."""
-
-    generate_vmap_rule = True
-
-    @staticmethod
-    def forward(images: Tensor, encode: Callable, slope: Callable) -> Tensor:
-        return encode(images)
-
-    @staticmethod
-    def setup_context(ctx, inputs: tuple[Tensor, Callable, Callable], output: Tensor) -> None:
-        images, _, ctx.slope = inputs
-        ctx.save_for_backward(images)
-
-    @staticmethod
-    def backward(ctx, upstream: Tensor) -> tuple[Tensor, None, None]:
-        (images,) = ctx.saved_tensors
-        return (upstream * ctx.slope(images)).sum(0), None, None
-
-
-class Encoder(nn.Module):
-    """Images `[N, C, H, W]` in [0, 1] to encoded `[T, N, C, H, W]` in [0, 1].
-
-    `gradient` may be assigned at any time; see `encoder_gradient` for a switch that restores. `gradients`
-    lists the names that fit, the default first. Images in half precision are encoded in float32, where their
-    levels are exact; the result has their dtype. Raises `InputError` for another name, for `time_steps` < 1 and
-    for images of integer type.
-    """
-
-    gradients: tuple[str, ...] = ("straight_through", "none")
-
-    def __init__(self, time_steps: int, gradient: str | None = None) -> None:
-        super().__init__()
-        self.time_steps = checks.whole("time_steps", time_steps)
-        self.gradient = self.gradients[0] if gradient is None else gradient
-
-    @property
-    def gradient(self) -> str:
-        return self._gradient
-
-    @gradient.setter
-    def gradient(self, name: str) -> None:
-        if name not in self.gradients:
-            raise InputError(
-                f"gradient is {name!r}; {type(self).__name__} has {', '.join(self.gradients)}; choose one"
-            )
-        self._gradient = name
-
-    def forward(self, images: Tensor) -> Tensor:
-        _check_floats(images)
-        if images.dtype in (torch.float16, torch.bfloat16):
-            return Encoder.forward(self, images.to(torch.float32)).to(images.dtype)
-        if self.gradient == "none":
-            return self.encode(images.detach())
-        return _Declared.apply(images, self.encode, getattr(self, f"{self.gradient}_slope"))
-
-    def encode(self, images: Tensor) -> Tensor:
-        """The spikes."""
-        raise NotImplementedError
-
-    def extra_repr(self) -> str:
-        return f"time_steps={self.time_steps}, gradient={self.gradient}"
 
 
 class DirectEncoder(Encoder):
@@ -99,7 +21,7 @@ class DirectEncoder(Encoder):
     gradients = ("exact",)
 
     def forward(self, images: Tensor) -> Tensor:
-        _check_floats(images)
+        check_floats(images)
         return images.expand(self.time_steps, *images.shape)
 
 
@@ -228,78 +150,6 @@ class LatencyEncoder(Encoder):
         return (self._steps(images) == step).to(images.dtype)
 
 
-class FrequencyEncoder(Encoder):
-    """Low-pass pictures, ever coarser: step t keeps the frequencies −k..k−1 on both axes, k = ½·H·(1 − t/T).
-
-    Of the filtered picture the modulus is taken, as the window is not symmetric; values may exceed 1 a little. Frames
-    are analog, as in direct coding. The gradient is exact; a high frequency of the image reaches the first steps alone.
-    Errors: InputError for images that are not square.
-
-    **Source:** Xu et al. 2024 (FEEL-SNN), authors' code, whose windows for T = 8 and 32 pixels are these; without its
-    evolutionary leak factor. The rule for other T is ours.
-    """
-
-    gradients = ("exact",)
-
-    def forward(self, images: Tensor) -> Tensor:
-        _check_floats(images)
-        side = images.shape[-1]
-        if images.shape[-2] != side:
-            raise InputError(f"images are {images.shape[-2]}x{side}; expected squares for the frequency encoder")
-        spectrum = torch.fft.fft2(images)
-        return torch.stack([torch.fft.ifft2(spectrum * mask).abs() for mask in self._masks(side, images)])
-
-    def _masks(self, side: int, images: Tensor) -> list[Tensor]:
-        """`[H, W]` of 0 and 1 per step, over frequencies in the order of `fft2`."""
-        frequency = torch.fft.ifftshift(torch.arange(side, device=images.device) - side // 2)
-        halves = [max(1, round(side / 2 * (1 - step / self.time_steps))) for step in range(self.time_steps)]
-        kept = [((frequency >= -half) & (frequency < half)).to(images.dtype) for half in halves]
-        return [axis.unsqueeze(1) * axis for axis in kept]
-
-
-FILTERS: dict[str, type[Encoder]] = {"frequency": FrequencyEncoder}
-"""Front ends that make no spikes: they are built by name as the encoders are, and are none of the codes compared."""
-ENCODERS: dict[str, type[Encoder]] = {
-    "direct": DirectEncoder,
-    "poisson": PoissonEncoder,
-    "phase": PhaseEncoder,
-    "latency": LatencyEncoder,
-}
-
-
-def build_encoder(name: str, time_steps: int, gradient: str | None = None) -> Encoder:
-    """The encoder of that name, a key of `ENCODERS` or `FILTERS`; gradient None = its first.
-
-    Errors: InputError for an unknown name, a gradient that the encoder does not have, or `time_steps` < 1.
-    """
-    known = ENCODERS | FILTERS
-    if name not in known:
-        raise InputError(f"encoder is {name!r}; expected one of {', '.join(known)}; choose one of these")
-    return known[name](time_steps, gradient)
-
-
-@contextmanager
-def encoder_gradient(model: nn.Module, gradient: str | None) -> Iterator[None]:
-    """Inside, every encoder of `model` (or `model` itself) has this gradient; None: its own. Restored after.
-
-    Errors: InputError if there is no encoder, or one that does not have this gradient.
-    """
-    encoders = [module for module in model.modules() if isinstance(module, Encoder)]
-    changed = [] if gradient is None else encoders
-    if gradient is not None and not encoders:
-        raise InputError(
-            f"gradient is {gradient!r}, but the {type(model).__name__} has no snnlib encoder; pass None"
-        )
-    own = [encoder.gradient for encoder in changed]
-    try:
-        for encoder in changed:
-            encoder.gradient = gradient
-        yield
-    finally:
-        for encoder, name in zip(changed, own, strict=True):
-            encoder.gradient = name
-
-
 def decode_phase(encoded: Tensor) -> Tensor:
     """Images `[N, C, H, W]` in [0, 1] from bit planes `[T, N, C, H, W]`, for display.
 
@@ -311,11 +161,6 @@ def decode_phase(encoded: Tensor) -> Tensor:
     level = (planes * _place_values(len(planes), planes[0]).to(planes.dtype)).sum(0)
     # A divisor in a tensor: CUDA turns division by a Python number into a product with its rounded inverse.
     return (level / torch.full_like(level, BRIGHTEST_LEVEL)).clamp(0, 1)
-
-
-def _check_floats(images: Tensor) -> None:
-    if not images.is_floating_point():
-        raise InputError(f"images are {images.dtype}; expected floats in [0, 1]; divide bytes by 255 first")
 
 
 def _place_values(count: int, like: Tensor) -> Tensor:
