@@ -87,8 +87,8 @@ def worst_case(
     eot: draws of a randomised model that gradients and verdicts are averaged over; a turn takes eot times the passes.
     A turn whose surrogate does not reach the model's neurons goes by the model's own gradient, once per loss; a network
     without neurons, or of another framework, gets a schedule much like AutoAttack's. RayS takes part in "linf" alone.
-    `by_member` of the answer says which turn broke which sample, `table()` as the column `fooled_by`. A survivor carries
-    the point of the largest loss that a turn reported; turns have different losses, so that this is a try, no measure.
+    `by_member` of the answer says which turn broke which sample, `table()` as the column `fooled_by`. A survivor has
+    the point of the largest loss that a turn reported; turns have different losses, so this is a try, no measure.
 
     Cost of a sample that survives: `passes`; by default six gradient turns of 60 steps and Square with what is left, so
     that 8,000 passes give all of it. One that falls has paid until then. `ADAPTIVE_WIDTH` has no compiled

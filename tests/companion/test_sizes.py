@@ -26,6 +26,7 @@ BUILDERS = {
     "audit": sizes.audit_size,
     "own": sizes.own_size,
     "black_box": sizes.black_box_size,
+    "adaptive": sizes.adaptive_size,
     "theory": sizes.theory_size,
 }
 REPOSITORY = Path(__file__).resolve().parents[2]

@@ -168,5 +168,6 @@ RULES = {
     "C6": _ablated("C6"),
     "Q1a": _attack(adaptive.judge_schedule),
     "Q1b": _attack(adaptive.judge_choice),
+    "Q1c": _attack(adaptive.judge_worst_case),
     "Q2": _q2,
 }
