@@ -3,8 +3,8 @@
     attack(model, images, labels, budget, *, gradient=None, generator=None, batch_norm="eval", ...)
         -> AttackResult
 
-`Session` is where a further attack plugs in, `losses.LOSSES` a further loss, `gradients` another way to differentiate
-a spike.
+`worst_case` is one call for most of them. `Session` is where a further attack plugs in, `losses.LOSSES` a further
+loss, `gradients` another way to differentiate a spike.
 
 **What an attack costs.** Per sample, in passes through the network; a backward costs about two forwards. The most is
 paid by a sample that is never fooled; the others leave the batch at the step that fools them.
@@ -25,9 +25,12 @@ paid by a sample that is never fooled; the others leave the batch at the step th
 | `bit_flip` | 1 + rounds | 1 + rounds | 50 rounds |
 | `ensemble_attack` | members · the attack's | members · the attack's | 19 members |
 | `adaptive_ensemble` | steps + turns + 1 | steps | 64 steps |
+| `mixed_surrogates` | 1 + steps · (members + 1) | steps · members | 40 steps, 3 members |
+| `tg_pgd` | 1 + steps · (T + 1) | steps · T | 7 steps |
+| `worst_case` | both together: at most `passes` | | 1000 passes |
 
 `eot` multiplies all of it. A stand-in gradient (`same_forward` False) adds a forward for every backward. The losses
-"kl" and "targeted_dlr" ask for the clean logits: a forward more, unless the attack scores the clean sample anyway.
+"kl" and the targeted ones ask for the clean logits: a forward more, unless the attack scores the clean sample anyway.
 No weight gradients are computed, a static input runs through the first layer once instead of T times, and a batch that
 shrinks does not compile the neuron kernels again.
 
@@ -41,11 +44,13 @@ from snnlib.attacks.adaptive import AdaptiveResult, adaptive_ensemble
 from snnlib.attacks.apgd import apgd, apgd_targeted
 from snnlib.attacks.bit_flip import bit_flip
 from snnlib.attacks.budget import Budget
-from snnlib.attacks.ensemble import MEMBERS, EnsembleResult, MemberResult, ensemble_attack, worst_case
+from snnlib.attacks.ensemble import MEMBERS, EnsembleResult, MemberResult, ensemble_attack
 from snnlib.attacks.gradients import parse_gradient
 from snnlib.attacks.losses import LOSSES
+from snnlib.attacks.mixed_surrogates import mixed_surrogates
 from snnlib.attacks.momentum import mi_fgsm
 from snnlib.attacks.noise import random_noise
+from snnlib.attacks.per_step import tg_pgd
 from snnlib.attacks.projected_gradient import pgd
 from snnlib.attacks.rays import rays
 from snnlib.attacks.registry import ATTACKS
@@ -55,6 +60,7 @@ from snnlib.attacks.single_step import fgsm, r_fgsm
 from snnlib.attacks.spsa import spsa
 from snnlib.attacks.square import square
 from snnlib.attacks.transfer import transfer
+from snnlib.attacks.worst_case import SCHEDULE, Turn, worst_case
 
 __all__ = [
     "ATTACKS",
@@ -65,6 +71,8 @@ __all__ = [
     "Budget",
     "EnsembleResult",
     "MemberResult",
+    "SCHEDULE",
+    "Turn",
     "adaptive_ensemble",
     "apgd",
     "apgd_targeted",
@@ -74,6 +82,7 @@ __all__ = [
     "fgsm",
     "gradients",
     "mi_fgsm",
+    "mixed_surrogates",
     "parse_gradient",
     "pgd",
     "r_fgsm",
@@ -82,6 +91,7 @@ __all__ = [
     "sa_pgd",
     "spsa",
     "square",
+    "tg_pgd",
     "transfer",
     "worst_case",
 ]

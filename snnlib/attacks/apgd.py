@@ -26,9 +26,11 @@ from torch import Tensor, nn
 from snnlib.attacks.budget import Budget
 from snnlib.attacks.gradients import SpikeGradient
 from snnlib.attacks.inputs import check_count, check_restarts
+from snnlib.attacks.losses import find_loss
 from snnlib.attacks.result import AttackResult
 from snnlib.attacks.session import Session, open_session, select
 from snnlib.attacks.starts import surface_point
+from snnlib.errors import InputError
 from snnlib.neurons.surrogates import Surrogate
 
 MOMENTUM = 0.75
@@ -96,11 +98,13 @@ def apgd_targeted(
     the target. `loss` and `first_successful_step` of a sample belong to the run it ended in, steps counted on over the
     targets. With `batch_norm` other than "eval" there is one start, so only the strongest wrong class is aimed at.
     Cost of a sample that is never fooled: `targets` times that of `apgd`. Everything else as there.
-    Errors: as `apgd`; the loss needs 4 classes.
+    Errors: as `apgd`, and for a loss without a target; "targeted_dlr" needs 4 classes.
     **Source:** Croce & Hein 2020 (AutoAttack), section 4.2; one restart per target as in the authors' standard version.
     """
     steps = check_count("steps", steps)
     targets = check_count("targets", targets)
+    if not find_loss(loss).needs_targets:
+        raise InputError(f"loss is {loss!r}; apgd_targeted expected 'targeted_dlr' or 'targeted_margin'; or use apgd")
     with open_session(model, images, labels, budget, gradient, generator, batch_norm, loss, eot=eot) as session:
         reachable = 1 if session.fixed_batch else min(targets, session.classes - 1)
         _climb_repeatedly(session, steps, reachable, targeted=True)

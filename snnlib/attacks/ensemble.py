@@ -175,7 +175,7 @@ def ensemble_attack(
         by_member[name] = MemberResult(standing, result)
         if not alone:
             standing = standing[~result.success]
-    return EnsembleResult(worst_case(list(by_member.values())), by_member)
+    return EnsembleResult(joined(list(by_member.values())), by_member)
 
 
 def member_generator(generator: torch.Generator | None, number: int) -> torch.Generator:
@@ -185,7 +185,7 @@ def member_generator(generator: torch.Generator | None, number: int) -> torch.Ge
     return torch.Generator().manual_seed(int.from_bytes(blake2b(message, digest_size=8).digest(), "little"))
 
 
-def worst_case(parts: list[MemberResult]) -> AttackResult:
+def joined(parts: list[MemberResult]) -> AttackResult:
     """Join members into one result; the first of them ran on every sample. See `EnsembleResult.result`."""
     first = parts[0].result
     chosen = {field.name: getattr(first, field.name).clone() for field in fields(first) if field.name != "budget"}

@@ -73,6 +73,11 @@ def targeted_dlr(logits: Tensor, labels: Tensor, context: Context) -> Tensor:
     return (_at(logits, context.targets) - _at(logits, labels)) / (first - 0.5 * (third + fourth) + GUARD)
 
 
+def targeted_margin(logits: Tensor, labels: Tensor, context: Context) -> Tensor:
+    """[N] z_t − z_y, t the target as in `targeted_dlr`, but for two classes or more."""
+    return _at(logits, context.targets) - _at(logits, labels)
+
+
 def divergence_from_clean(logits: Tensor, labels: Tensor, context: Context) -> Tensor:
     """[N] KL(p(clean) ‖ p(adversarial)) = Σ p(clean)·(log p(clean) − log p(adversarial)), in nats.
 
@@ -88,6 +93,7 @@ LOSSES: dict[str, Loss] = {
     "margin": Loss(margin),
     "dlr": Loss(difference_of_logits_ratio, fewest_classes=3),
     "targeted_dlr": Loss(targeted_dlr, needs_clean=True, needs_targets=True, fewest_classes=4),
+    "targeted_margin": Loss(targeted_margin, needs_clean=True, needs_targets=True),
     "kl": Loss(divergence_from_clean, needs_clean=True, flat_at_origin=True),
 }
 

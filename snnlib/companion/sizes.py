@@ -75,9 +75,8 @@ class ConversionSize:
     inside AT, TRADES and MART. calibration: options of `snnlib.conversion.calibrate`. finetune, end_to_end: recipe
     options of the SNN's trainings. end_to_end_epochs: for the two comparisons, as many optimiser steps as fine-tuning
     takes, and as much time as ANN training and fine-tuning take together (a fixed number, from measured times).
-    eps_levels: in 1/255. ensemble_steps: PGD steps of each member; fixed_steps: of the fixed ensemble that the
-    adaptive one (adaptive_steps) is compared with. other_time_steps: where the fine-tuned network is also evaluated.
-    check_steps, square_queries: of the checks on the attacks themselves.
+    eps_levels: in 1/255. ensemble_steps: PGD steps of each member. other_time_steps: where the fine-tuned network is
+    also evaluated. check_steps, square_queries: of the checks on the attacks themselves.
     """
 
     profile: Profile
@@ -91,8 +90,6 @@ class ConversionSize:
     calibration: dict
     eps_levels: tuple[int, ...]
     ensemble_steps: int
-    fixed_steps: int
-    adaptive_steps: int
     other_time_steps: tuple[int, ...]
     check_steps: tuple[int, ...]
     square_queries: int
@@ -152,6 +149,22 @@ class BlackBoxSize:
     transfer_eps: int
     flips: tuple[int, ...]
     flip_rounds: int
+
+
+@dataclass(frozen=True)
+class AdaptiveSize:
+    """Sizes of notebook 32. images_per_class: test images attacked. natural_level, defended_level: eps in 1/255.
+
+    passes: of an image that survives, of every attack; 204 are SA-PGD's published 100 steps. fixed_steps: of each of
+    the 19 members. per_step_steps: of the attacks on the code.
+    """
+
+    images_per_class: int
+    natural_level: int
+    defended_level: int
+    passes: int
+    fixed_steps: int
+    per_step_steps: int
 
 
 @dataclass(frozen=True)
@@ -332,8 +345,6 @@ TABLE: dict[str, tuple] = {
     ),
     "conversion.eps_levels":           ((4,),          (2, 4, 8),         (2, 4, 8),         (2, 4, 8)),
     "conversion.ensemble_steps":       (1,             5,                 10,                10),
-    "conversion.fixed_steps":          (1,             10,                10,                10),
-    "conversion.adaptive_steps":       (3,             64,                64,                64),
     "conversion.other_time_steps":     ((1, 2),        (2, 4, 8, 16),     (2, 4, 8, 16),     (2, 4, 8, 16)),
     "conversion.check_steps":          ((1, 2),        (5, 10, 20),       (10, 20, 40),      (10, 20, 40)),
     "conversion.square_queries":       (10,            500,               500,               5000),
@@ -368,9 +379,9 @@ TABLE: dict[str, tuple] = {
     "black_box.images_per_class":      (1,             5,                 10,                100),
     "black_box.eps_levels":            ((2, 8),        (2, 8),            (2, 8),            (2, 4, 8)),
     "black_box.draws":                 (2,             10,                20,                100),
-    "black_box.queries":               (12,            200,               1000,              5000),
+    "black_box.queries":               (12,            200,               5000,              5000),
     "black_box.spsa":                  ((2, 4),        (6, 16),           (10, 32),          (50, 64)),
-    "black_box.decisions":             (20,            80,                500,               5000),
+    "black_box.decisions":             (20,            80,                5000,              5000),
     "black_box.apgd_steps":            (2,             100,               100,               100),
     "black_box.ensemble_steps":        (1,             10,                10,                20),
     "black_box.transfer_steps":        (2,             6,                 10,                20),
@@ -416,6 +427,12 @@ TABLE: dict[str, tuple] = {
     "events.steps":                    (2,             10,                20,                50),
     "events.moving_per_class":         (5,             60,                500,               500),
     "events.moving_epochs":            (1,             5,                 10,                30),
+    "adaptive.images_per_class":       (1,             5,                 20,                100),
+    "adaptive.natural_level":          (1,             1,                 1,                 1),
+    "adaptive.defended_level":         (4,             4,                 4,                 4),
+    "adaptive.passes":                 (24,            122,               204,               1000),
+    "adaptive.fixed_steps":            (1,             10,                10,                10),
+    "adaptive.per_step_steps":         (1,             7,                 7,                 7),
     "theory.samples":                  (2,             6,                 10,                100),
     "theory.ranked":                   (4,             30,                100,               1000),
     "theory.draws":                    (8,             24,                32,                256),
@@ -481,6 +498,11 @@ def event_size(name: str) -> EventSize:
 def black_box_size(name: str) -> BlackBoxSize:
     """Sizes of notebook 31."""
     return _built(BlackBoxSize, "black_box", name)
+
+
+def adaptive_size(name: str) -> AdaptiveSize:
+    """Sizes of notebook 32."""
+    return _built(AdaptiveSize, "adaptive", name)
 
 
 def theory_size(name: str) -> TheorySize:

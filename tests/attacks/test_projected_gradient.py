@@ -305,7 +305,7 @@ def test_points_stay_in_ball_and_box_when_images_touch_the_borders(norm, toys):
         ({"restarts": 2, "start": "none"}, "restarts is 2 without a random start"),
         ({"restarts": 2, "batch_norm": "train"}, 'restarts is 2 with batch_norm="train"'),
         ({"restarts": 2, "early_stop": False}, "restarts is 2 with early_stop=False"),
-        ({"loss": "hinge"}, "loss is 'hinge'; expected one of ce, margin, dlr, targeted_dlr, kl"),
+        ({"loss": "hinge"}, "loss is 'hinge'; expected one of ce, margin, dlr, targeted_dlr, targeted_margin, kl"),
         ({"start": "corner"}, "start is 'corner'; expected one of uniform, gaussian, none"),
         ({"start": True}, "start is True; expected one of"),
         ({"start": "none", "loss": "kl"}, "loss 'kl' has no gradient at the clean sample"),

@@ -147,7 +147,7 @@ def test_misclassified_samples_are_perturbed_too_when_nobody_may_leave(toys):
     [
         (fgsm, {"loss": "kl"}, "loss 'kl' has no gradient at the clean sample"),
         (r_fgsm, {"loss": "kl", "alpha": 0}, "loss 'kl' has no gradient at the clean sample"),
-        (fgsm, {"loss": "hinge"}, "loss is 'hinge'; expected one of ce, margin, dlr, targeted_dlr, kl"),
+        (fgsm, {"loss": "hinge"}, "loss is 'hinge'; expected one of ce, margin, dlr, targeted_dlr, targeted_margin"),
         (r_fgsm, {"loss": "hinge"}, "loss is 'hinge'"),
         (fgsm, {"eot": 0}, "eot is 0"),
         (r_fgsm, {"early_stop": 1}, "early_stop is 1; expected True or False"),

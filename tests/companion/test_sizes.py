@@ -29,6 +29,7 @@ BUILDERS = {
     "black_box": sizes.black_box_size,
     "further": sizes.further_size,
     "defences": sizes.defence_size,
+    "adaptive": sizes.adaptive_size,
     "theory": sizes.theory_size,
 }
 REPOSITORY = Path(__file__).resolve().parents[2]

@@ -14,6 +14,7 @@ import chapters
 import pandas as pd
 import torch
 
+from snnlib.attacks import SCHEDULE, Turn
 from snnlib.companion.measure.attacked import AUTHORS, ENCODED, IMAGE, Attack, _measured, _parts, run_attack
 from snnlib.conversion import calibrate, copy_weights
 from snnlib.data import ImageSet, ImageSplits, load_images
@@ -27,6 +28,7 @@ from snnlib.training.inner_attack import inner_attack
 EPS = 4 / 255
 FEW = {"steps": 3}
 MEMBERS = ("piecewise_linear(width=1, height=1)", "exponential(height=1, rate=2)", "straight_through(height=1)")
+TURNS = (Turn("apgd", 26, SCHEDULE[0].gradient), *(replace(turn, passes=26) for turn in SCHEDULE[2:4]))
 
 
 def network(encoder: str = "direct") -> Model:
@@ -124,6 +126,9 @@ def _cases() -> dict[str, Callable[[], pd.DataFrame]]:
         "random_noise": Attack("random_noise", EPS, options={"draws": 3}),
         "ensemble": Attack("pgd", EPS, members=MEMBERS, options=FEW),
         "adaptive_ensemble": Attack("adaptive_ensemble", EPS, options={"steps": 10}),
+        "mixed_surrogates": Attack("mixed_surrogates", EPS, options=FEW),
+        "worst_case": Attack("worst_case", EPS / 400, options={"passes": 80, "schedule": TURNS}),
+        "tg_pgd": Attack("tg_pgd", EPS, ENCODED, options={"steps": 2}),
         "pgd_other_surrogate": Attack("pgd", EPS, gradient="atan(alpha=2)", options=FEW),
         "pgd_half_the_pixels": Attack("pgd", EPS, keep=0.5, options=FEW),
         "pgd_l2_margin": Attack("pgd", 0.2, norm="l2", options={**FEW, "loss": "margin", "restarts": 2}),

@@ -12,11 +12,13 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from snnlib.attacks import ATTACKS, AttackResult, Budget, bit_flip, transfer
+from snnlib.attacks import ATTACKS, AttackResult, Budget, bit_flip, mixed_surrogates, tg_pgd, transfer
 from snnlib.attacks.adaptive import adaptive_ensemble
 from snnlib.attacks.ensemble import MEMBERS, EnsembleResult, ensemble_attack
 from snnlib.attacks.gradients import parse_gradient
+from snnlib.attacks.mixed_surrogates import MIXED
 from snnlib.attacks.same_function import SparseGradient, dense_pool_gradient
+from snnlib.attacks.worst_case import worst_case
 from snnlib.companion.measure.networks import TrainedNetwork
 from snnlib.companion.measure.rows import ROW_COLUMNS
 from snnlib.companion.measure.store import ROWS, stored
@@ -57,7 +59,9 @@ IMAGE_SMOOTH = ThreatModel("image, smooth encoder", "image", encoder_gradient="s
 
 CUDA_BATCH = 500
 """A GPU waits for its next kernel with fewer images at once; used where batches decide nothing."""
-RUNNERS = {**ATTACKS, "transfer": transfer, "bit_flip": bit_flip, "adaptive_ensemble": adaptive_ensemble}
+BY_ITSELF = {"adaptive_ensemble": adaptive_ensemble, "mixed_surrogates": mixed_surrogates, "worst_case": worst_case}
+"""Attacks that bring their surrogates: the first two take members to choose from or to mix."""
+RUNNERS = {**ATTACKS, **BY_ITSELF, "transfer": transfer, "bit_flip": bit_flip, "tg_pgd": tg_pgd}
 
 
 @dataclass(frozen=True)
@@ -67,8 +71,8 @@ class Attack:
     name: a key of `RUNNERS`. eps: in pixel units, or a number of flips (norm "l0"). gradient: how the attacker
     differentiates a spike, "own" or as `parse_gradient` reads it. pool: a kind of `dense_pool_gradient`, "" for the
     true gradient of max pools. keep: share of the pixels whose gradient is seen. members: names of `MEMBERS`; each
-    runs the attack, on whoever still stands or, `alone`, on everyone; the adaptive ensemble chooses among them (none:
-    all). options: keyword arguments of the attack beside the budget (steps, step_size, restarts, loss, eot, queries).
+    runs the attack, on whoever still stands or, `alone`, on everyone; attacks of `BY_ITSELF` choose among them or mix
+    them (none: their own). options: keyword arguments of the attack beside the budget (steps, restarts, loss, queries).
     """
 
     name: str
@@ -88,8 +92,8 @@ class Attack:
 
     @property
     def is_ensemble(self) -> bool:
-        """Whether every member runs (the adaptive ensemble chooses one)."""
-        return bool(self.members) and self.name != "adaptive_ensemble"
+        """Whether every member runs."""
+        return bool(self.members) and self.name not in BY_ITSELF
 
     def check(self) -> None:
         """Errors: InputError for an unknown attack or member, or an option that this attack does not take."""
@@ -100,8 +104,8 @@ class Attack:
             raise InputError(f"attack {self.name!r} takes no {', '.join(unknown)}; expected none; leave it out")
         if unknown := [name for name in self.members if name not in MEMBERS]:
             raise InputError(f"member is {unknown[0]!r}; expected one of the ensemble's: {', '.join(MEMBERS)}")
-        if self.members and self.gradient != "own":
-            raise InputError(f"gradient is {self.gradient!r}; the members bring theirs; leave it at 'own'")
+        if self.gradient != "own" and (self.members or self.name in BY_ITSELF):
+            raise InputError(f"gradient is {self.gradient!r}; attack or members bring theirs; leave it at 'own'")
 
     def repetitions(self, name: str) -> int:
         """The attack's "steps" or "restarts", its default where none is given; 1 for one that does not repeat."""
@@ -124,9 +128,9 @@ def run_attack(
     }
     if source is not None:
         options["source"] = source
-    if attack.members or attack.name == "adaptive_ensemble":
-        options["members"] = {name: MEMBERS[name] for name in attack.members} or None
-    else:
+    if attack.members:
+        options["members"] = {name: MEMBERS[name] for name in attack.members}
+    elif attack.name not in BY_ITSELF:
         options["gradient"] = parse_gradient(attack.gradient)
     run = RUNNERS[attack.name]
     if attack.is_ensemble:
@@ -189,7 +193,9 @@ def _rows(
     rows = pd.concat(parts, ignore_index=True)
     rows["clean_correct"] = rows["sample"].map(dict(zip(index.tolist(), clean_correct.tolist(), strict=True)))
     rows["label"] = images.labels.numpy()[rows["sample"].to_numpy()]
-    if not attack.members and attack.name != "adaptive_ensemble":
+    if attack.name == "mixed_surrogates":
+        rows["surrogate"] = f"mixed({' | '.join(attack.members or MIXED)})"
+    elif not attack.members and attack.name not in BY_ITSELF:
         own = neurons_of(model)
         rows["surrogate"] = repr(own[0].surrogate) if attack.gradient == "own" and own else attack.gradient
     return rows.assign(**_conditions(network, attack))[list(ROW_COLUMNS)]

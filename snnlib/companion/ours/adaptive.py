@@ -1,37 +1,115 @@
-"""Surrogates chosen during the attack against the fixed ensemble: who falls, at how many passes (claims Q1a, Q1b)."""
+"""Attacks at equal cost on the same images (notebook 32): who falls, at how many passes (claims Q1a, Q1b, Q1c)."""
 
 from __future__ import annotations
 
-from dataclasses import replace
+from collections.abc import Collection, Mapping
 
 import pandas as pd
 
-from snnlib.attacks.adaptive import FIRST
-from snnlib.companion.measure.attacked import Attack, attacked
-from snnlib.companion.measure.networks import TrainedNetwork, attacked_images
+from snnlib.attacks.adaptive import CLIMB, FIRST, TRIAL
+from snnlib.attacks.ensemble import MEMBERS
+from snnlib.attacks.mixed_surrogates import MIXED
+from snnlib.attacks.worst_case import ADAPTIVE_WIDTH, NARROW, WIDE, Turn
+from snnlib.companion.luu2025 import networks as luu2025
+from snnlib.companion.measure.attacked import ENCODED, Attack, attacked
+from snnlib.companion.measure.networks import TrainedNetwork
 from snnlib.companion.measure.rows import SAMPLE_KEY
-from snnlib.companion.ozdenizci2024.attacks import ensemble
-from snnlib.companion.sizes import ConversionSize
+from snnlib.companion.ozdenizci2024 import networks as ozdenizci2024
+from snnlib.companion.sizes import AdaptiveSize, Profile, conversion_size
+from snnlib.data import ImageSet
 
 CELL = ["model", "seed", "eps255"]
+WORST, FIXED, CHOSEN = "worst case (ours)", "19 members × PGD", "adaptive, chosen per image (ours)"
+ALONE = {name: f"adaptive turns, {word} alone (ours)" for name, word in zip(FIRST, ("narrow", "wide"), strict=True)}
+CURVES = (WORST, FIXED, CHOSEN, "APGD-CE, training surrogate", "SA-PGD, adaptive sharpness", "mixed surrogates (MDSE)")
+"""Drawn over passes; all ways are in the table of differences."""
 
 
-def fixed(item: TrainedNetwork, size: ConversionSize, levels: tuple[int, ...]) -> pd.DataFrame:
-    """Rows of the 19 members, each with PGD of the published number of steps, whatever the profile's tables use."""
-    return ensemble(item, replace(size, ensemble_steps=size.fixed_steps), "pgd", levels)
+def networks(profile: Profile, data_dir: str | None = None) -> list[TrainedNetwork]:
+    """A network of chapter 10 and one of chapter 20, for every seed of the profile."""
+    size = conversion_size(profile.name)
+    converted = [ozdenizci2024.finetuned("trades", size, seed, data_dir) for seed in size.profile.seeds]
+    return [*luu2025.trained_networks(profile, ("sew_max",), data_dir), *converted]
 
 
-def adaptive(
-    item: TrainedNetwork, size: ConversionSize, levels: tuple[int, ...], only: tuple[str, ...] = ()
-) -> pd.DataFrame:
-    """Rows of the adaptive ensemble on the chapter's attacked images, at each level of eps (1/255).
+def level(item: TrainedNetwork, size: AdaptiveSize) -> int:
+    """eps in 1/255 at which this network is attacked: the first paper's falls to less."""
+    return size.natural_level if item.network in luu2025.NETWORKS.values() else size.defended_level
 
-    only: names of the members that it may choose from; none named means all. With a single one nothing is left to
-    choose, and what remains are its turns and steps.
+
+def chosen_images(item: TrainedNetwork, size: AdaptiveSize) -> ImageSet:
+    """The test images attacked: the first of each class."""
+    return item.splits.test.first_per_class(size.images_per_class)
+
+
+def ways(size: AdaptiveSize, eps: float) -> dict[str, Attack]:
+    """Every attack on images, each with the steps that `size.passes` allow an image that survives.
+
+    Only the 19 fixed members take what their published 10 steps take; see `within`.
     """
-    options = {"steps": size.adaptive_steps}
-    attacks = [Attack("adaptive_ensemble", level / 255, members=only, options=options) for level in levels]
-    return attacked(item, attacks, attacked_images(size.profile, item.splits), size.profile.attack_batch_size)
+
+    def single(attack: str, gradient: str, **options) -> Attack:
+        turn = Turn(attack, size.passes, gradient, options).arguments(size.passes, 1)
+        kept = {name: value for name, value in turn.items() if name not in ("gradient", "eot")}
+        return Attack(attack, eps, gradient=gradient, options=kept)
+
+    targets = {"loss": "targeted_dlr", "targets": 3}
+    adaptive = {"steps": adaptive_steps(size.passes)}
+    return {
+        WORST: Attack("worst_case", eps, options={"passes": size.passes}),
+        FIXED: Attack("pgd", eps, members=tuple(MEMBERS), options={"steps": size.fixed_steps}),
+        CHOSEN: Attack("adaptive_ensemble", eps, options=adaptive),
+        **{text: Attack("adaptive_ensemble", eps, members=(name,), options=adaptive) for name, text in ALONE.items()},
+        "APGD-CE, training surrogate": single("apgd", "own", loss="ce"),
+        "APGD-CE, narrow": single("apgd", NARROW, loss="ce"),
+        "APGD-CE, wide": single("apgd", WIDE, loss="ce"),
+        "APGD-T on DLR, training surrogate": single("apgd_targeted", "own", **targets),
+        "APGD-T on DLR, narrow": single("apgd_targeted", NARROW, **targets),
+        "SA-PGD, adaptive sharpness": single("sa_pgd", ADAPTIVE_WIDTH),
+        "mixed surrogates (MDSE)": Attack(
+            "mixed_surrogates", eps, options={"steps": max(1, (size.passes - 1) // (2 * len(MIXED) + 1))}
+        ),
+    }
+
+
+def adaptive_steps(passes: int) -> int:
+    """Steps of the adaptive ensemble that take no more than `passes`: two a step, one a turn, and the clean sample."""
+
+    def cost(steps: int) -> int:
+        climbs = -(-max(0, steps - TRIAL * len(FIRST)) // CLIMB)
+        return 2 * steps + min(len(FIRST), -(-steps // TRIAL)) + climbs + 1
+
+    return max((steps for steps in range(1, passes) if cost(steps) <= passes), default=1)
+
+
+def way_rows(item: TrainedNetwork, size: AdaptiveSize, profile: Profile) -> pd.DataFrame:
+    """Rows of all `ways` on the network's images, told apart in the column `way`."""
+    images, found = chosen_images(item, size), []
+    for name, attack in ways(size, level(item, size) / 255).items():
+        found.append(attacked(item, [attack], images, profile.attack_batch_size).assign(way=name))
+    return pd.concat(found, ignore_index=True)
+
+
+def per_step_rows(item: TrainedNetwork, size: AdaptiveSize, profile: Profile) -> pd.DataFrame:
+    """A perturbation of each time step on its own, by the gradient of the last read-out (PGD) and by that of each step
+    (TG-PGD): a freer attacker than one of images, so these stand apart."""
+    eps, steps = level(item, size) / 255, size.per_step_steps
+    attacks = {"PGD on the code": "pgd", "TG-PGD": "tg_pgd"}
+    parts = []
+    for way, name in attacks.items():
+        attack = Attack(name, eps, ENCODED, options={"steps": steps})
+        rows = attacked(item, [attack], chosen_images(item, size), profile.attack_batch_size)
+        parts.append(rows.assign(way=way))
+    return pd.concat(parts, ignore_index=True)
+
+
+def within(rows: pd.DataFrame, passes: int) -> pd.DataFrame:
+    """`rows` as if each image had left after `passes`: a success that came later is none. Rows of a way in their order.
+
+    What an image took is the sum over its rows: of an ensemble, whole members before the one that broke it.
+    """
+    taken = (rows.forwards + rows.backwards).groupby([rows[name] for name in ("model", "seed", *SAMPLE_KEY)]).cumsum()
+    return rows.assign(success=rows.success & (taken <= passes))
 
 
 def per_sample(rows: pd.DataFrame) -> pd.DataFrame:
@@ -44,65 +122,25 @@ def per_sample(rows: pd.DataFrame) -> pd.DataFrame:
     return grouped.agg(broken=("success", "any"), passes=("passes", "sum")).reset_index()
 
 
-def compare(fixed: pd.DataFrame, adaptive: pd.DataFrame) -> pd.DataFrame:
-    """Per network, seed and eps: failures and passes of both ensembles, and who fell to one alone.
+def broken_by_passes(rows: pd.DataFrame, most: int) -> pd.DataFrame:
+    """Share of the images broken within a number of passes, over all seeds: columns model, eps255, passes, broken.
 
-    Columns: model, seed, eps255, samples, fixed_broken, adaptive_broken, only_fixed, only_adaptive (counts),
-    fixed_passes, adaptive_passes (sums), share_of_passes.
+    A broken image's passes are all that it took until it fell. The last line of a network stands at `most`.
     """
-    both = per_sample(fixed).merge(
-        per_sample(adaptive), on=[*CELL, *SAMPLE_KEY], suffixes=("_fixed", "_adaptive"), validate="one_to_one"
-    )
     lines = []
-    for cell, group in both.groupby(CELL):
-        passes = {name: int(group[f"passes_{name}"].sum()) for name in ("fixed", "adaptive")}
-        lines.append(
-            dict(zip(CELL, cell, strict=True))
-            | {
-                "samples": len(group),
-                "fixed_broken": int(group.broken_fixed.sum()),
-                "adaptive_broken": int(group.broken_adaptive.sum()),
-                "only_fixed": int((group.broken_fixed & ~group.broken_adaptive).sum()),
-                "only_adaptive": int((group.broken_adaptive & ~group.broken_fixed).sum()),
-                "fixed_passes": passes["fixed"],
-                "adaptive_passes": passes["adaptive"],
-                "share_of_passes": passes["adaptive"] / passes["fixed"],
-            }
-        )
-    return pd.DataFrame(lines)
+    for (model, eps255), group in per_sample(rows).groupby(["model", "eps255"]):
+        needed = group[group.broken & (group.passes <= most)].passes.sort_values().to_numpy()
+        steps = {int(passes): (number + 1) / len(group) for number, passes in enumerate(needed)}
+        steps[most] = max(steps.values(), default=0.0)
+        lines += [{"model": model, "eps255": eps255, "passes": at, "broken": share} for at, share in steps.items()]
+    return pd.DataFrame(lines, columns=["model", "eps255", "passes", "broken"])
 
 
-def single_surrogates(item: TrainedNetwork, size: ConversionSize, level: int) -> dict[str, pd.DataFrame]:
-    """Rows of the same turns with one of `FIRST` alone, by its name: nothing is left to choose."""
-    return {f"{name} alone": adaptive(item, size, (level,), (name,)) for name in FIRST}
+def by_way(rows: pd.DataFrame, passes: int, without: Collection[str] = ()) -> dict[str, pd.DataFrame]:
+    """Rows of each way, cut where `passes` end."""
+    return {way: within(group, passes) for way, group in rows.groupby("way", sort=False) if way not in without}
 
 
-def choice_against_none(item: TrainedNetwork, size: ConversionSize, level: int) -> pd.DataFrame:
-    """The control: the same turns with one of `FIRST` alone, beside the choice between them.
-
-    One row per way to attack: model, seed, members, broken (count, misclassified samples too), passes (sum).
-    """
-    ways = {"chosen per image": adaptive(item, size, (level,)), **single_surrogates(item, size, level)}
-    rows = []
-    for members, found in ways.items():
-        samples = per_sample(found)
-        names = {"model": item.network.label, "seed": item.seed, "members": members}
-        rows.append({**names, "broken": int(samples.broken.sum()), "passes": int(samples.passes.sum())})
-    return pd.DataFrame(rows)
-
-
-def broken_by_passes(rows: pd.DataFrame) -> pd.DataFrame:
-    """Share of samples broken within a number of passes: columns model, seed, eps255, passes, broken (0..1).
-
-    A broken sample's passes are all that it took until it fell: in the fixed ensemble the members before the one that
-    broke it, whole, and that one until its success.
-    """
-    samples = per_sample(rows)
-    lines = []
-    for cell, group in samples.groupby(CELL):
-        needed = group[group.broken].passes.sort_values().to_numpy()
-        lines += [
-            dict(zip(CELL, cell, strict=True)) | {"passes": int(passes), "broken": (number + 1) / len(group)}
-            for number, passes in enumerate(needed)
-        ]
-    return pd.DataFrame(lines, columns=[*CELL, "passes", "broken"])
+def surrogates_alone(parts: Mapping[str, pd.DataFrame]) -> dict[str, pd.DataFrame]:
+    """Those of `by_way` that have the adaptive turns with a single surrogate: nothing is left to choose."""
+    return {text: parts[text] for text in ALONE.values()}

@@ -37,6 +37,7 @@ CLAIMS = {
     "C6": "The ANN's BatchNorm affine parameters can be kept",
     "Q1a": "The schedule (short trials, restarts, momentum) strengthens the attack",
     "Q1b": "Choosing the surrogate per image strengthens it",
+    "Q1c": "The worst-case schedule breaks, for the same passes, no fewer images than any single attack",
     "Q2": "Gradient-free attacks do not beat the white-box ensemble (else: masking)",
     "Q3": "Further objectives plug in",
     "Q4": "Hybrid training and curriculum help",

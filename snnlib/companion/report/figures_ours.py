@@ -83,28 +83,35 @@ def planted(rows: pd.DataFrame) -> Figure:
     return fig
 
 
-def broken_by_passes(table: pd.DataFrame, images: int) -> Figure:
-    """Images broken within a number of passes, a line per network, ensemble (fixed, adaptive) and seed.
+def broken_by_passes(table: pd.DataFrame, images: int, seeds: Sequence[int]) -> Figure:
+    """Images broken within a number of passes, a panel per network and a line per attack.
 
-    table: model, seed, eps255, passes, broken, ensemble; of `broken_by_passes`.
+    table: model, eps255, passes, broken, way; of `broken_by_passes`.
     """
-    levels = sorted(table.eps255.unique())
-    fig, axes = figure("full", aspect=0.52, columns=len(levels), sharey=True)
-    names = {model: model.removeprefix("SNN, ") for model in table.model}
-    for ax, level in zip(axes[0], levels, strict=True):
-        for ensemble, dash in (("fixed", "--"), ("adaptive", "-")):
-            chosen = table[(table.eps255 == level) & (table.ensemble == ensemble)]
-            last = chosen.groupby(["model", "seed", "passes"], sort=False).broken.max().reset_index()
-            labels = {model: f"{name}, {ensemble}" for model, name in names.items()}
-            options = {"units": "seed", "step": True, "markers": False, "linestyle": dash, "linewidth": 1.4}
-            curves(ax, last, x="passes", y="broken", by="model", names=labels, **options)
-        ax.set(
-            title=f"eps = {level:g}/255", xscale="log", xlabel="passes that the image took", ylabel="images broken (%)"
-        )
+    models = list(dict.fromkeys(table.model))
+    fig, axes = figure("full", aspect=0.6, columns=len(models), sharey=True)
+    for ax, model in zip(axes[0], models, strict=True):
+        chosen = table[table.model == model]
+        curves(ax, chosen, x="passes", y="broken", by="way", step=True, markers=False, linewidth=1.6)
+        title = f"{model.removeprefix('SNN, ')}\neps = {chosen.eps255.iloc[0]:g}/255"
+        ax.set(title=title, xscale="log", xlabel="passes that the image took", ylabel="images broken (%)")
         ax.label_outer()
     legend_below(fig, axes[0, 0], columns=2)
-    marks = "one line per seed, no interval; images that are wrong without attack count as broken"
-    caption(fig, table, networks="", images=images, marks=marks)
+    marks = "seeds pooled, no interval; images that are wrong without attack count as broken"
+    caption(fig, networks="", images=images, seeds=seeds, eps=(), marks=marks)
+    return fig
+
+
+def worst_case_differences(table: pd.DataFrame, images: int, seeds: Sequence[int], passes: int) -> Figure:
+    """What the worst case breaks beyond each attack at the same passes; a panel per network. table: `differences`."""
+    models = list(dict.fromkeys(table.model))
+    fig, axes = figure("full", aspect=0.62, columns=len(models), sharey=True, sharex=True)
+    for ax, model in zip(axes[0], models, strict=True):
+        bars(ax, table[table.model == model], rows="way", value="difference", dots=True)
+        ax.axvline(0, color="black", lw=0.8)
+        ax.set(title=model.removeprefix("SNN, "), xlabel="worst case minus attack,\nimages broken (points)")
+    marks = f"at most {passes} passes an image; dots: mean of the seeds, whiskers: 95 %, paired per image"
+    caption(fig, networks="", images=images, seeds=seeds, eps=(), marks=marks)
     return fig
 
 

@@ -1,4 +1,4 @@
-"""Claims Q1a and Q1b: does the schedule strengthen the attack, and does choosing the surrogate per image?"""
+"""Claims Q1a-Q1c: do the schedule and the choice per image strengthen the attack, and is the worst case one?"""
 
 from __future__ import annotations
 
@@ -37,6 +37,40 @@ def judge_choice(chosen: pd.DataFrame, single: Mapping[str, pd.DataFrame], accur
     passes = _passes(chosen) / float(np.mean([_passes(rows) for rows in single.values()]))
     sides = {"one surrogate": single, "chosen per image": {"chosen": chosen}}
     return _stronger("Q1b", sides, accuracies, [], f"passes {passes:.0%} of one surrogate's")
+
+
+def judge_worst_case(worst: pd.DataFrame, others: Mapping[str, pd.DataFrame], accuracies: pd.DataFrame) -> Judgement:
+    """Q1c: the worst case breaks as many images as each of `others`, all for the same passes at most.
+
+    Rows at the eps of each network, one attack by name, on the same images; mean over the networks of each seed.
+    """
+    models = sorted(worst.model.unique())
+    table = _broken(worst, models)
+    ours = mean_of(table, models)
+    found = {f"Q1c/{name}": of_differences(EFFECTS["Q1c"], ours - mean_of(_broken(rows, models), models))
+             for name, rows in others.items()}  # fmt: skip
+    failures = not_learned(accuracies, models)
+    failures += no_room({"left by the worst case": 1 - float(ours.mean())}, 2 * EFFECTS["Q1c"].smallest)
+    seeds = [int(seed) for seed in table[models[0]].index]
+    words = {name: f"worst case minus {name.removeprefix('Q1c/')}, images broken" for name in found}
+    evidence = f"broken by the worst case: {100 * ours.mean():.1f} %"
+    return judge(found, evidence, seeds=seeds, samples=ours.shape[1], failures=failures, words=words)
+
+
+def differences(worst: pd.DataFrame, others: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
+    """What the worst case breaks beyond each of `others`, paired: columns model, way, broken, difference, low, high, p.
+
+    Shares of the images, mean over the seeds; low, high: 95 %. p: that the difference is not below the margin of Q1c.
+    """
+    lines = []
+    for model in worst.model.unique():
+        ours = _broken(worst, [model])[model].to_numpy()
+        for way, rows in others.items():
+            theirs = _broken(rows, [model])[model].to_numpy()
+            found = of_differences(EFFECTS["Q1c"], ours - theirs)
+            line = {"model": model, "way": way, "broken": theirs.mean(), "difference": found.value}
+            lines.append(line | {"low": found.low, "high": found.high, "p": found.p})
+    return pd.DataFrame(lines)
 
 
 def _stronger(

@@ -73,6 +73,7 @@ EFFECTS = {
     "C6": _points("as good as", 5, 1, "what is kept may cost less than what would matter (C5)"),
     "Q1a": _points("gain", 2, 0.25, "one network, two attacks: trainings cancel, so that less than C1 can count"),
     "Q1b": _points("gain", 2, 0.25, "as Q1a"),
+    "Q1c": _points("as good as", 2, 0.25, "what Q1a counts as stronger may not be missing on the other side"),
     "Q2": Effect("at most", 0.002, "%", 0.0, "the flag of AutoAttack (Croce & Hein 2020): 0.2 points"),
     "Q3": _points("gain", 5, 1, "as C3"),
     "Q4": _points("gain", 5, 1, "as C1, at no more passes"),

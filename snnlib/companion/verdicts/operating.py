@@ -218,6 +218,7 @@ CASES = (
     Case("C6", _compared("C6"), 3),
     Case("Q1a", _compared("Q1a", 2, 2, shared=0.95), 3),
     Case("Q1b", _compared("Q1b", 2, 2, shared=0.95), 3),
+    Case("Q1c", _compared("Q1c", 2, 2, shared=0.95), 3),
     Case("Q2", _counts("Q2", 3000), 2),
     Case("Q3", _each_against_one("Q3", 4), 3),
     Case("Q4", _each_against_one("Q4"), 3),

@@ -188,6 +188,7 @@ RULES = {
     "C6": _ablated("C6"),
     "Q1a": _attack(adaptive.judge_schedule),
     "Q1b": _attack(adaptive.judge_choice),
+    "Q1c": _attack(adaptive.judge_worst_case),
     "Q2": _q2,
     "Q3": _q3,
     "Q4": _q4,

@@ -1,11 +1,25 @@
-"""The adaptive ensemble beside the fixed one, on made-up rows."""
+"""Attacks at equal cost: what each may spend, and tables of made-up rows."""
 
 from __future__ import annotations
 
 import pandas as pd
 import pytest
 
-from snnlib.companion.ours.adaptive import broken_by_passes, compare, per_sample
+from snnlib.companion.ours.adaptive import (
+    ALONE,
+    CURVES,
+    FIXED,
+    WORST,
+    adaptive_steps,
+    broken_by_passes,
+    per_sample,
+    surrogates_alone,
+    ways,
+    within,
+)
+from snnlib.companion.sizes import AdaptiveSize
+
+SIZE = AdaptiveSize(1, 1, 4, passes=122, fixed_steps=10, per_step_steps=7)
 
 
 def _rows(*lines: tuple[str, int, bool, int, int]) -> pd.DataFrame:
@@ -15,31 +29,51 @@ def _rows(*lines: tuple[str, int, bool, int, int]) -> pd.DataFrame:
     return pd.DataFrame(lines, columns=columns).assign(**names)
 
 
-FIXED = _rows(
+FIXED_ROWS = _rows(
     ("a", 0, True, 3, 2), ("a", 1, False, 5, 4), ("b", 1, True, 2, 1), ("a", 2, False, 5, 4), ("b", 2, False, 5, 4)
 )  # fmt: skip
-ADAPTIVE = _rows(("adaptive", 0, True, 1, 0), ("adaptive", 1, False, 3, 2), ("adaptive", 2, True, 2, 1))
 
 
 def test_a_sample_pays_for_every_member_that_ran_on_it():
-    table = per_sample(FIXED).set_index("sample")
+    table = per_sample(FIXED_ROWS).set_index("sample")
     assert table.passes.to_dict() == {0: 5, 1: 12, 2: 18}
     assert table.broken.to_dict() == {0: True, 1: True, 2: False}
 
 
-def test_comparison_counts_failures_passes_and_who_fell_to_one_alone():
-    line = compare(FIXED, ADAPTIVE).iloc[0]
-    assert (line.samples, line.fixed_broken, line.adaptive_broken) == (3, 2, 2)
-    assert (line.only_fixed, line.only_adaptive) == (1, 1)
-    assert (line.fixed_passes, line.adaptive_passes) == (35, 9)
-    assert line.share_of_passes == pytest.approx(9 / 35)
+@pytest.mark.parametrize("passes, broken", [(4, []), (5, [0]), (11, [0]), (12, [0, 1]), (100, [0, 1])])
+def test_a_success_beyond_the_budget_is_none(passes, broken):
+    cut = within(FIXED_ROWS, passes)
+    assert sorted(cut[cut.success]["sample"]) == broken
 
 
-def test_curve_rises_where_samples_fall():
-    curve = broken_by_passes(FIXED)
-    assert curve.passes.tolist() == [5, 12]
-    assert curve.broken.tolist() == pytest.approx([1 / 3, 2 / 3])
+def test_curve_rises_where_samples_fall_and_ends_at_the_budget():
+    curve = broken_by_passes(FIXED_ROWS, 20)
+    assert curve.passes.tolist() == [5, 12, 20]
+    assert curve.broken.tolist() == pytest.approx([1 / 3, 2 / 3, 2 / 3])
+    assert broken_by_passes(FIXED_ROWS, 7).broken.tolist() == pytest.approx([1 / 3, 1 / 3])
+    assert broken_by_passes(_rows(("a", 0, False, 3, 2)), 9).broken.tolist() == [0]
 
 
-def test_curve_of_a_network_that_nothing_breaks_is_empty():
-    assert broken_by_passes(_rows(("a", 0, False, 3, 2))).empty
+@pytest.mark.parametrize("passes", [24, 122, 204, 1000])
+def test_no_attack_may_spend_more_than_the_budget(passes):
+    size = AdaptiveSize(1, 1, 4, passes=passes, fixed_steps=10, per_step_steps=7)
+    for name, attack in ways(size, 4 / 255).items():
+        attack.check()
+        options, cost = attack.options, {"apgd": 2, "sa_pgd": 2, "mixed_surrogates": 7, "adaptive_ensemble": 2}
+        if attack.name in cost:
+            spent = 1 + cost[attack.name] * options["steps"] + (attack.name in ("apgd", "sa_pgd"))
+            assert spent <= passes and passes - spent < 30, name
+        elif attack.name == "apgd_targeted":
+            assert 1 + options["targets"] * (2 * options["steps"] + 1) <= passes
+    assert set(CURVES) <= set(ways(size, 0.1)) and {WORST, FIXED} <= set(CURVES)
+
+
+def test_adaptive_steps_leave_room_for_the_turns():
+    # 64 steps: trials of 12 and 12, climbs of 20, 20: 4 turns, the clean sample, two passes a step.
+    assert adaptive_steps(2 * 64 + 4 + 1) == 64 and adaptive_steps(2 * 64 + 4) == 63
+    assert adaptive_steps(3) == 1
+
+
+def test_surrogates_alone_are_the_turns_with_nothing_to_choose():
+    parts = {text: text for text in (*ALONE.values(), WORST)}
+    assert list(surrogates_alone(parts)) == list(ALONE.values())

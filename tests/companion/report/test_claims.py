@@ -28,8 +28,8 @@ def test_all_claims_are_listed_in_order_when_one_is_recorded(home: Path) -> None
     assert "\r" not in text
     table = pd.read_csv(claims.claims_path("smoke"), keep_default_na=False, dtype=str)
     first = ["L1", "L2", "L3", "L4", "L5", "L6a", "L6b", "L7", "L8"]
-    assert table.claim.tolist() == [*first, *(f"C{i}" for i in range(1, 7)), "Q1a", "Q1b", "Q2", "Q3", "Q4"]
-    assert table.verdict.tolist().count("not run yet") == 19
+    assert table.claim.tolist() == [*first, *(f"C{i}" for i in range(1, 7)), "Q1a", "Q1b", "Q1c", "Q2", "Q3", "Q4"]
+    assert table.verdict.tolist().count("not run yet") == 20
     line = table.set_index("claim").loc["L3"]
     assert (line.evidence, line.seeds, line.samples, line.source) == ("4.1 % left at 8/255", "0;1", "100", "fig. 2")
     assert (line.estimate, line.low, line.high, line.unit, line.would_count) == (

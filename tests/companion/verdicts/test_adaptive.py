@@ -1,10 +1,10 @@
-"""Claims Q1a and Q1b on made-up rows of attacks on the same networks."""
+"""Claims Q1a to Q1c on made-up rows of attacks on the same networks."""
 
 from __future__ import annotations
 
 import pytest
 
-from snnlib.companion.verdicts.adaptive import judge_choice, judge_schedule
+from snnlib.companion.verdicts.adaptive import differences, judge_choice, judge_schedule, judge_worst_case
 
 NETWORKS = ("conversion", "end to end")
 
@@ -48,3 +48,18 @@ def test_the_choice_is_held_against_the_mean_of_the_surrogates_it_chooses_from(a
 
 def test_an_attack_that_leaves_hardly_anybody_cannot_be_strengthened(attack, learned):
     assert judge_choice(attack((0, 0, 0)), {"alone": attack((30, 30, 30))}, learned).verdict == "not testable"
+
+
+@pytest.mark.parametrize(
+    "left, verdict",
+    [((250, 250, 250), "reproduced"), ((300, 300, 300), "reproduced"), ((340, 340, 340), "mixed"),
+     ((440, 440, 440), "not reproduced")],
+)
+def test_the_worst_case_may_not_miss_what_one_attack_alone_breaks(attack, learned, left, verdict):
+    others = {"APGD": attack((300, 300, 300)), "PGD": attack((400, 400, 400))}
+    judgement = judge_worst_case(attack(left), others, learned)
+    assert judgement.verdict == verdict and "worst case minus APGD" in judgement.evidence
+    assert judgement.estimate == pytest.approx((300 - left[0]) / 10, abs=0.01)
+    table = differences(attack(left), others).set_index(["model", "way"])
+    assert table.loc[("conversion", "PGD"), "difference"] == pytest.approx((400 - left[0]) / 1000)
+    assert (table.low <= table.difference).all() and (table.high >= table.difference).all() and len(table) == 4
