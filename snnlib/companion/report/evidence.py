@@ -17,11 +17,11 @@ def judged(profile: str) -> list[dict[str, str]]:
 
 
 def verdict_table_markdown(profile: str) -> str:
-    """A narrow table: claim, verdict, which links to its evidence, one number with its 95 % interval."""
-    lines = ["| claim | verdict | number [95 %] |", "|---|---|---|"]
+    """A table for a narrow screen: claim; verdict, which links to its evidence, and one number with its interval."""
+    lines = ["| claim | verdict, number [95&nbsp;%] |", "|---|---|"]
     for line in judged(profile):
         link = f"[**{line['verdict']}**](figures/{PAGE}#{line['claim'].lower()})"
-        cells = (f"{line['claim']}: {line['statement']}", link, number(line))
+        cells = (f"{line['claim']}: {line['statement']}", f"{link}<br>{number(line)}".removesuffix("<br>"))
         lines.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")
     return "\n".join(lines) + "\n"
 

@@ -28,15 +28,20 @@ PAGES: dict[str, Callable[[str], str]] = {
 """Files of `figures/` and what makes them."""
 
 
+def picture(profile: str) -> str:
+    """The ladder, beside the text that follows where there is room."""
+    words = ladder.in_words(ladder.ladder_steps(profile))
+    return f'<img src="figures/{ladder.FILE}" align="right" width="400" alt="{words}">\n'
+
+
 def found(profile: str) -> str:
-    """What was found, in one sentence, and the picture."""
+    """What was found, in one sentence."""
     steps = ladder.ladder_steps(profile)
     _, authors, *_, image, every = (f"{ladder.percent(share)} %" for share in steps.share)
     return (
         "**Found, at a small size:** nothing that speaks for it. An undefended network, always at the same eps of\n"
         f"{ladder.EPS255}/255, keeps {authors} of the images under the first paper's protocol, {image} under PGD on\n"
-        f"images of the deployed network, and {every} under every attack here.\n\n"
-        f'<img src="figures/{ladder.FILE}" width="400" alt="{ladder.in_words(steps)}">\n'
+        f"images of the deployed network, and {every} under every attack here.\n"
     )
 
 
@@ -47,8 +52,10 @@ def start(profile: str) -> str:
     return (
         "```bash\n"
         "git clone <this repository> && cd snnlib\n"
-        f"./run_all.sh --only 01   # first pictures: {seconds['01']:.0f} s, once installed (2 GB)\n"
-        f"./run_all.sh             # all figures and tables: {whole} on 2 CPU cores\n"
+        f"# first pictures: {seconds['01']:.0f} s, once installed (2 GB)\n"
+        "./run_all.sh --only 01\n"
+        f"# all figures and tables: {whole}, 2 cores\n"
+        "./run_all.sh\n"
         "```\n"
     )
 
@@ -90,17 +97,17 @@ def leaderboard(profile: str) -> str:
 
 def notebooks(profile: str) -> str:
     """A line per notebook: its first published picture, its number and title."""
-    lines = ["| | notebook |", "|---|---|"]
+    lines = ["| first&nbsp;picture | notebook |", "|---|---|"]
     for chapter in gallery.chapters():
         shown = [shot for shot in chapter.shots if gallery.thumbnail_path(shot.name).is_file()]
         place = f"figures/{gallery.THUMBNAILS}/"
-        picture = f'<img src="{place}{shown[0].name}.webp" width="110" alt="{shown[0].title}">' if shown else ""
-        lines.append(f"| {picture} | {chapter.number} [{chapter.title}](notebooks/{chapter.file}) |")
+        first = f'<img src="{place}{shown[0].name}.webp" width="100" alt="{shown[0].title}">' if shown else ""
+        lines.append(f"| {first} | {chapter.number} [{chapter.title}](notebooks/{chapter.file}) |")
     return "\n".join(lines) + "\n"
 
 
 BLOCKS: dict[str, Callable[[str], str]] = {
-    block.__name__: block for block in (found, start, size, verdicts, leaderboard, notebooks)
+    block.__name__: block for block in (picture, found, start, size, verdicts, leaderboard, notebooks)
 }
 """Name of a pair of marks in the README, and what makes the text between them."""
 
