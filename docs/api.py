@@ -47,7 +47,7 @@ def class_text(module: str, name: str, kind: type) -> str:
     inner = []
     for attribute, value in vars(kind).items():
         plain = getattr(value, "__func__", value)
-        if attribute.startswith("_") or not inspect.getdoc(plain):
+        if attribute.startswith("_") or not getattr(plain, "__doc__", None):
             continue
         if isinstance(value, property):
             inner.append(directive("property", module, f"{name}.{attribute}", text_of(value)))
@@ -64,7 +64,8 @@ def directive(kind: str, module: str, head: str, body: str, fence: str = ":" * 4
 def signature(value: object) -> str:
     """In one line; empty where Python knows none."""
     try:
-        return SIGN_OF_AN_OBJECT.sub("...", " ".join(str(inspect.signature(value)).split()))
+        text = " ".join(str(inspect.signature(value)).split())
+        return re.sub(r"(: |-> )'([^']*)'", r"\1\2", SIGN_OF_AN_OBJECT.sub("...", text))
     except ValueError:
         return ""
 

@@ -13,12 +13,11 @@ import subprocess
 import sys
 from pathlib import Path
 
-import pandas as pd
-import torch
-
 import api
+import pandas as pd
+
 from snnlib import attacks, audit, data, models
-from snnlib.companion.report import gallery
+from snnlib.companion.report import front_page, gallery
 from snnlib.companion.report.figures import table_markdown
 
 DOCS = Path(__file__).resolve().parent
@@ -32,7 +31,7 @@ def gather(source: Path) -> None:
     """Write every page of the site into an empty folder."""
     shutil.rmtree(source, ignore_errors=True)
     write(source / "index.md", (ROOT / "README.md").read_text(encoding="utf-8") + tree())
-    for page in ("CONTRIBUTING.md", "CHANGELOG.md", *(f"figures/{name}" for name in ("README.md", "verdicts.md", "networks.md"))):
+    for page in ("CONTRIBUTING.md", "CHANGELOG.md", *(f"figures/{name}" for name in front_page.PAGES)):
         text = (ROOT / page).read_text(encoding="utf-8").replace("../README.md", "../index.md")
         write(source / page, text)
     for name in ("checks", "where", *(f"how_to/{each}" for each in HOW_TO)):
@@ -53,7 +52,7 @@ def tree() -> str:
     """The site's table of contents, to stand under the front page."""
     chapters = [f"notebooks/{chapter.file}" for chapter in gallery.chapters()]
     parts = {
-        "Results": ["figures/README.md", "figures/verdicts.md", "leaderboard.md", "figures/networks.md"],
+        "Results": [*(f"figures/{name}" for name in front_page.PAGES), "leaderboard.md"],
         "How to": [f"how_to/{name}.md" for name in HOW_TO],
         "The audit": ["checks.md"],
         "Notebooks": chapters,
@@ -111,7 +110,6 @@ def example_report() -> audit.AuditReport:
     """An audit at its smallest, to show what the page of one looks like."""
     test = data.load_images("cifar10").test.first_per_class(6)
     model = models.released(EXAMPLE)
-    torch.manual_seed(0)
     return audit.audit(model, test.batch(slice(None)), test.labels, attacks.Budget(2 / 255), effort="smoke")
 
 

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import re
+
 from docutils import nodes
 from docutils.utils.math.latex2mathml import tex2mathml
 from sphinx.application import Sphinx
 from sphinx.writers.html5 import HTML5Translator
+
+KNOWN = {r"\\operatorname\b": r"\\mathrm", r"\\([bB]igg?)(?=[(\[|])": r"\\\1l", r"\\([bB]igg?)(?=[)\]])": r"\\\1r"}
+"""Commands that docutils lacks, and what stands for them."""
 
 
 def setup(app: Sphinx) -> dict[str, bool]:
@@ -25,7 +30,8 @@ def _block(translator: HTML5Translator, node: nodes.math_block) -> None:
 
 
 def _write(translator: HTML5Translator, node: nodes.Element, as_block: bool) -> None:
-    # \operatorname is \mathrm with the spaces of an operator; docutils knows the latter only
-    text = node.astext().replace(r"\operatorname", r"\mathrm")
+    text = node.astext()
+    for command, known in KNOWN.items():
+        text = re.sub(command, known, text)
     translator.body.append(tex2mathml(text, as_block=as_block))
     raise nodes.SkipNode
