@@ -34,16 +34,15 @@ def gather(source: Path) -> None:
     for page in ("CONTRIBUTING.md", "CHANGELOG.md", *(f"figures/{name}" for name in front_page.PAGES)):
         text = (ROOT / page).read_text(encoding="utf-8").replace("../README.md", "../index.md")
         write(source / page, text)
-    for name in ("checks", "where", *(f"how_to/{each}" for each in HOW_TO)):
-        write(source / f"{name}.md", (DOCS / f"{name}.md").read_text(encoding="utf-8"))
+    for name in ("docs/where.md", *(f"docs/how_to/{each}.md" for each in HOW_TO)):
+        write(source / name, (ROOT / name).read_text(encoding="utf-8"))
     for chapter in gallery.chapters():
         write(source / "notebooks" / chapter.file, notebook_text(chapter))
     for name, text in api.pages().items():
         write(source / "api" / f"{name}.md", text)
     write(source / "leaderboard.md", leaderboard_text())
-    checks = (source / "checks.md").read_text(encoding="utf-8")
-    write(source / "checks.md", with_questions(checks))
-    example_report().save(source / "example_report.html")
+    write(source / "docs" / "checks.md", with_questions((DOCS / "checks.md").read_text(encoding="utf-8")))
+    example_report().save(source / "docs" / "example_report.html")
     for page in source.rglob("*.md"):
         copy_what_it_links_to(page, source)
 
@@ -53,11 +52,11 @@ def tree() -> str:
     chapters = [f"notebooks/{chapter.file}" for chapter in gallery.chapters()]
     parts = {
         "Results": [*(f"figures/{name}" for name in front_page.PAGES), "leaderboard.md"],
-        "How to": [f"how_to/{name}.md" for name in HOW_TO],
-        "The audit": ["checks.md"],
+        "How to": [f"docs/how_to/{name}.md" for name in HOW_TO],
+        "The audit": ["docs/checks.md"],
         "Notebooks": chapters,
         "API": [f"api/{name}.md" for name in api.snnlib.__all__],
-        "The project": ["where.md", "CONTRIBUTING.md", "CHANGELOG.md"],
+        "The project": ["docs/where.md", "CONTRIBUTING.md", "CHANGELOG.md"],
     }
     return "".join(
         f"\n```{{toctree}}\n:hidden:\n:caption: {caption}\n\n" + "\n".join(pages) + "\n```\n"
@@ -103,7 +102,8 @@ def with_questions(text: str) -> str:
     def asked(match: re.Match) -> str:
         return f"{match[0]}\n\n*{(audit.CHECKS[match[1]].__doc__ or '').splitlines()[0]}*"
 
-    return re.sub(r"^## (\w+)$", asked, text, flags=re.M)
+    example = "\n\nWhat comes out is a page like [this one](example_report.html), of an audit at its smallest."
+    return re.sub(r"^## (\w+)$", asked, text, flags=re.M) + example
 
 
 def example_report() -> audit.AuditReport:

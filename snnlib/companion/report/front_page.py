@@ -95,6 +95,20 @@ def leaderboard(profile: str) -> str:
     return "\n".join(lines) + "\n"
 
 
+def error_rates(profile: str) -> str:
+    """How often the audit errs on networks whose masks are known, from notebook 30."""
+    path = paths.published_dir(profile) / "30_error_rates.csv"
+    if not path.is_file():
+        return "How often the audit itself errs is measured in notebook 30, and not published at this profile yet.\n"
+    lines = ["How often the audit itself errs, on planted networks (notebook 30):", ""]
+    lines += ["| group | networks | called masked or suspicious [95&nbsp;%] |", "|---|---|---|"]
+    for row in pd.read_csv(path).query("kind == 'all'").itertuples():
+        low, high = ladder.percent(row.low, 0), ladder.percent(row.high, 0)
+        flagged = f"{row.flagged}, {ladder.percent(row.share, 0)} [{low}, {high}] %"
+        lines.append(f"| {row.group} | {row.networks} | {flagged} |")
+    return "\n".join(lines) + "\n"
+
+
 def notebooks(profile: str) -> str:
     """A line per notebook: its first published picture, its number and title."""
     lines = ["| first&nbsp;picture | notebook |", "|---|---|"]
@@ -107,7 +121,7 @@ def notebooks(profile: str) -> str:
 
 
 BLOCKS: dict[str, Callable[[str], str]] = {
-    block.__name__: block for block in (picture, found, start, size, verdicts, leaderboard, notebooks)
+    block.__name__: block for block in (picture, found, start, size, verdicts, leaderboard, error_rates, notebooks)
 }
 """Name of a pair of marks in the README, and what makes the text between them."""
 
