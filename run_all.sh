@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Rebuild every figure and table:  ./run_all.sh [--profile smoke|quick|night|paper] [--only 11,13] [--list] [--help]
 # Check everything:                ./run_all.sh test
+# Build the site to read:          ./run_all.sh docs
 # Networks and rows by many:       ./run_all.sh sweep --help
 # The first start makes .venv with the pinned versions; an active conda environment that has the package is used as it is.
 set -euo pipefail
@@ -25,7 +26,7 @@ has_modules() {
     "$1" -P -c 'import sys, importlib.util as u; sys.exit(not all(map(u.find_spec, sys.argv[1:])))' "${@:2}" 2>/dev/null
 }
 
-fingerprint() { # of what an installation of the given kind, run or test, consists of
+fingerprint() { # of what an installation of the given kind, run, docs or test, consists of
     "$venv/bin/python" -c 'import hashlib, sys; d = b"".join(open(f, "rb").read() for f in sys.argv[2:])
 print(sys.argv[1], hashlib.sha256(d + (sys.version + sys.prefix).encode()).hexdigest())' \
         "$1" "$root/pyproject.toml" "$root/constraints.txt" 2>/dev/null
@@ -34,7 +35,7 @@ print(sys.argv[1], hashlib.sha256(d + (sys.version + sys.prefix).encode()).hexdi
 is_installed() { [ -f "$venv/ready" ] && grep -qxF "$(fingerprint "$1")" "$venv/ready"; }
 
 install() { # install KIND EXTRAS, once per version of the pins; no "ready" means that an installation did not end
-    local base quiet=--quiet
+    local base quiet=--quiet kept
     if is_installed "$1"; then return; fi
     base="$(find_python "venv, ensurepip")"
     # Else pip's exit code would be taken for a network that failed.
@@ -47,13 +48,14 @@ install() { # install KIND EXTRAS, once per version of the pins; no "ready" mean
             echo "making $venv with $("$base" --version)"
             "$base" -m venv --clear "$venv"
         fi
+        kept="$(grep -F "$(fingerprint run | cut -d' ' -f2)" "$venv/ready" 2>/dev/null || true)" # of the same pins
         rm -f "$venv/ready"
         echo "installing the pinned versions (once; about 2 GB and some minutes)"
         if [ -t 1 ]; then quiet=; fi # on a terminal pip shows its progress
         "$venv/bin/python" -m pip install --disable-pip-version-check $quiet \
             -c "$root/constraints.txt" -e "$root[$2]" \
             || fail "the installation failed (see above); check the network and start again"
-        { fingerprint run; [ "$1" = run ] || fingerprint "$1"; } > "$venv/ready.part"
+        printf '%s\n' "$kept" "$(fingerprint run)" "$(fingerprint "$1")" > "$venv/ready.part"
         mv "$venv/ready.part" "$venv/ready"
     fi
     exec 9>&-
@@ -67,13 +69,14 @@ kind=run extras=companion,bench,nir
 if [ "${1:-}" = test ]; then
     kind=test extras=test modules="$modules pytest xdist nbval hypothesis pyautoattack ruff setuptools"
 fi
+if [ "${1:-}" = docs ]; then kind=docs extras=$extras,docs modules="$modules myst_nb sphinx sphinx_book_theme"; fi
 python="${CONDA_PREFIX:-}/bin/python"
 if [ -z "${CONDA_PREFIX:-}" ] || ! has_modules "$python" $modules; then python=""; fi
 
 asked() { local word; for word in "${@:2}"; do [ "$word" != "$1" ] || return 0; done; return 1; }
 before_install() { # what can be said without any package
     local base
-    base="$(find_python fcntl)" || { sed -n '2,5s/^# //p' "$0"; exit 2; }
+    base="$(find_python fcntl)" || { sed -n '2,6s/^# //p' "$0"; exit 2; }
     export PYTHONPATH="$root" PYTHONDONTWRITEBYTECODE=1
     unset SNNLIB_HOME
     exec "$base" -m snnlib.companion.runner.options "$@"
@@ -85,13 +88,14 @@ export SNNLIB_HOME="$root" MPLBACKEND=agg PYTHONHASHSEED=0
 # glibc: keep freed blocks inside the process (snnlib/runtime.py says why)
 export MALLOC_MMAP_THRESHOLD_=1073741824 MALLOC_TRIM_THRESHOLD_=4294967296 MALLOC_TOP_PAD_=67108864
 
-if [ "$kind" = test ] && [ $# != 1 ]; then fail "'test' takes no further arguments, got: ${*:2}"; fi
+if [ "$kind" != run ] && [ $# != 1 ]; then fail "'$1' takes no further arguments, got: ${*:2}"; fi
 if [ -z "$python" ]; then
     install "$kind" "$extras"
     python="$venv/bin/python"
 fi
 
 if [ "${1:-}" = sweep ]; then exec "$python" -P -m snnlib.companion.runner.work "${@:2}"; fi
+if [ "$kind" = docs ]; then exec "$python" "$root/docs/build.py"; fi
 if [ "$kind" = run ]; then exec "$python" -P -m snnlib.companion.runner "$@"; fi
 
 cd "$root"

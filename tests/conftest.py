@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import importlib.util
+import shutil
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import pytest
 
@@ -18,15 +20,31 @@ REPOSITORY = Path(__file__).resolve().parent.parent
 apply_process_settings()
 
 
-@pytest.fixture(scope="session")
-def tiny() -> ModuleType:
-    """`training/tiny.py`: the tiny run, as a module."""
-    name = "snnlib_tiny_training_run"
+def _module(path: Path) -> ModuleType:
+    name = f"snnlib_tests_{path.stem}"
     if name not in sys.modules:
-        spec = importlib.util.spec_from_file_location(name, REPOSITORY / "tests" / "training" / "tiny.py")
+        spec = importlib.util.spec_from_file_location(name, path)
         sys.modules[name] = importlib.util.module_from_spec(spec)
         spec.loader.exec_module(sys.modules[name])
     return sys.modules[name]
+
+
+@pytest.fixture(scope="session")
+def tiny() -> ModuleType:
+    """`training/tiny.py`: the tiny run, as a module."""
+    return _module(REPOSITORY / "tests" / "training" / "tiny.py")
+
+
+@pytest.fixture(scope="session")
+def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+    """A `Browser` of `browser.py`; skips where no Chromium is installed."""
+    module = _module(REPOSITORY / "tests" / "browser.py")
+    if not any(map(shutil.which, module.PROGRAMS)):
+        pytest.skip(f"no browser: none of {', '.join(module.PROGRAMS)} is on the PATH")
+    pytest.importorskip("websocket")
+    started = module.Browser(tmp_path_factory.mktemp("browser"))
+    yield started
+    started.close()
 
 
 @pytest.fixture

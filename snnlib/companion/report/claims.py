@@ -1,15 +1,9 @@
-"""The claims of the papers, and the verdicts that the notebooks record on them.
-
-`python -m snnlib.companion.report.claims --readme README.md --profile quick` rewrites the README's verdict table.
-"""
+"""The claims of the papers, and the verdicts that the notebooks record on them."""
 
 from __future__ import annotations
 
-import argparse
 import io
 import math
-import sys
-from collections.abc import Mapping
 from pathlib import Path
 
 import pandas as pd
@@ -60,7 +54,6 @@ COLUMNS = (
     "p",
     "p_holm",
 )
-START, END = "<!-- verdicts:start -->", "<!-- verdicts:end -->"
 
 
 def claims_path(profile: str) -> Path:
@@ -161,45 +154,6 @@ def read_claims_in(path: Path) -> pd.DataFrame:
     return pd.DataFrame(lines, columns=list(COLUMNS), dtype=object).fillna("")
 
 
-def verdict_table_markdown(profile: str) -> str:
-    """The verdicts as a narrow Markdown table: claim, verdict, one number with its 95 % interval, notebook."""
-    lines = ["| claim | verdict | number [95 %] | notebook |", "|---|---|---|---|"]
-    for line in read_claims_in(published_path(profile)).to_dict("records"):
-        cells = (f"{line['claim']}: {line['statement']}", f"**{line['verdict']}**", number(line), line["notebook"][:2])
-        lines.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")
-    return "\n".join(lines) + "\n"
-
-
-def number(line: Mapping[str, str]) -> str:
-    """A claim's estimate with its interval and unit, from a line of `read_claims`; empty where there is none."""
-    if not line["estimate"]:
-        return ""
-    interval = f"{line['estimate']} [{line['low']}, {line['high']}]"
-    return f"{interval} {line['unit']}" if line["unit"] in ("%", "points") else f"{line['unit']} {interval}"
-
-
-def verdict_block(readme_text: str) -> tuple[int, int]:
-    """Start and end of the text between the marks. Raises InputError unless each is there once."""
-    if (
-        readme_text.count(START) != 1
-        or readme_text.count(END) != 1
-        or readme_text.index(START) > readme_text.index(END)
-    ):
-        raise InputError(
-            f"expected the marks {START} and {END} once each, in this order; add them where the table belongs"
-        )
-    return readme_text.index(START) + len(START), readme_text.index(END)
-
-
-def update_readme(readme: Path, profile: str) -> None:
-    """Rewrite the verdict table of `readme` from the profile's claims."""
-    if not readme.is_file():
-        raise InputError(f"{readme} does not exist; expected a Markdown file with the mark {START}")
-    text = readme.read_text(encoding="utf-8")
-    start, end = verdict_block(text)
-    write_atomic(readme, f"{text[:start]}\n{verdict_table_markdown(profile)}{text[end:]}")
-
-
 def _write(path: Path, table: pd.DataFrame) -> None:
     adjusted = holm(table.assign(p=pd.to_numeric(table.p)))
     table = table.assign(verdict=adjusted.verdict, p_holm=adjusted.p_holm.map(_number))
@@ -210,22 +164,3 @@ def _write(path: Path, table: pd.DataFrame) -> None:
 
 def _number(value: float) -> str:
     return "" if math.isnan(value) else f"{value:.3g}"
-
-
-def main(arguments: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(
-        prog="python -m snnlib.companion.report.claims", description="Write the verdict table into a README."
-    )
-    parser.add_argument("--readme", type=Path, default=paths.ROOT / "README.md")
-    parser.add_argument("--profile", default="quick")
-    options = parser.parse_args(arguments)
-    try:
-        update_readme(options.readme, options.profile)
-    except InputError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

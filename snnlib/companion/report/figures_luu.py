@@ -119,7 +119,7 @@ def _why_no_step(threat: str, attack: str) -> str:
 
 
 def gradient_sparsity(operations: pd.DataFrame, images: int, title: str, batch_norm: str = "train") -> Figure:
-    """Figures 3 and 5: exact zeros and norm of the gradient per operation, mean over the seeds.
+    """Exact zeros and norm of the gradient per operation, mean over the seeds: as in figures 3 and 5.
 
     operations: rows of one network, of `operation_rows`; those in another BatchNorm mode are left out.
     """

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from snnlib.companion import paths
-from snnlib.companion.report import claims, figures
+from snnlib.companion.report import claims, figures, front_page
 from snnlib.companion.report.leaderboard import publish_leaderboard
 from snnlib.companion.report.row_archive import publish_rows
 from snnlib.companion.runner.series import cell_text
@@ -39,6 +39,9 @@ def publish(profile: str, runs: list[Run]) -> None:
     if get_profile(profile).in_notebooks:
         for run in runs:
             publish_outputs(run.notebook.path, run.executed)
+    readme = paths.ROOT / "README.md"
+    if profile == front_page.PROFILE and readme.is_file():  # a folder of notebooks of one's own has none
+        front_page.write(readme, profile)
 
 
 def publish_outputs(source: Path, executed: Path) -> None:

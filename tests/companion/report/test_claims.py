@@ -1,8 +1,7 @@
-"""The table of claims: what is recorded, what Holm's method makes of it, and the README's narrow view."""
+"""The table of claims: what is recorded, what Holm's method makes of it, and what it refuses."""
 
 from __future__ import annotations
 
-import math
 from pathlib import Path
 
 import pandas as pd
@@ -94,41 +93,3 @@ def test_one_line_error_when_record_is_wrong(home: Path, arguments: tuple, messa
     with pytest.raises(InputError, match=message):
         claims.record(*arguments, notebook="12")
     assert not paths.FIGURES.exists()
-
-
-def test_readme_block_is_rewritten_and_shows_one_number_with_its_interval(home: Path) -> None:
-    readme = home / "README.md"
-    readme.write_text(f"# Title\n{claims.START}\nyesterday\n{claims.END}\nrest\n")
-    claims.record("quick", "C1", judgement(), notebook="23_conversion")
-    claims.record("quick", "C2", judgement("not testable", p=math.nan), notebook="23_conversion")
-    claims.publish("quick", {"23"})
-    assert claims.main(["--readme", str(readme), "--profile", "quick"]) == 0
-    text = readme.read_text()
-    assert text.startswith(f"# Title\n{claims.START}\n| claim | verdict |") and "yesterday" not in text
-    assert text.endswith(f"|\n{claims.END}\nrest\n")
-    (line,) = [line for line in text.splitlines() if line.startswith("| C1: ")]
-    assert line.endswith("up to 2× | **reproduced** | 6.23 [4.1, 8.4] points | 23 |")
-    assert "| L8: The effect holds on event data | **not run yet** |  |  |" in text
-    assert all(line.count("|") == 5 for line in text.splitlines() if line.startswith("|"))
-
-
-@pytest.mark.parametrize(
-    "text", ["no marks", f"{claims.END} {claims.START}", f"{claims.START} {claims.START} {claims.END}"]
-)
-def test_exit_code_2_and_readme_untouched_when_marks_are_wrong(
-    home: Path, text: str, capsys: pytest.CaptureFixture[str]
-) -> None:
-    (home / "README.md").write_text(text)
-    assert claims.main(["--readme", str(home / "README.md")]) == 2
-    assert len(capsys.readouterr().err.splitlines()) == 1
-    assert (home / "README.md").read_text() == text
-
-
-def test_readme_shows_the_committed_verdicts() -> None:
-    readme = paths.ROOT / "README.md"
-    for needed in (readme, claims.published_path("quick")):
-        if not needed.is_file():
-            pytest.skip(f"{needed.name} does not exist yet")
-    text = readme.read_text(encoding="utf-8")
-    start, end = claims.verdict_block(text)
-    assert text[start:end] == f"\n{claims.verdict_table_markdown('quick')}"
