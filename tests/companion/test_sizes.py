@@ -31,6 +31,7 @@ BUILDERS = {
     "defences": sizes.defence_size,
     "adaptive": sizes.adaptive_size,
     "theory": sizes.theory_size,
+    "events": sizes.event_size,
 }
 REPOSITORY = Path(__file__).resolve().parents[2]
 
@@ -127,7 +128,7 @@ def test_no_size_shrinks_when_the_profile_grows():
         assert set(PROFILES[small].depths) <= set(PROFILES[large].depths)
 
 
-@pytest.mark.parametrize("name", ["conversion", "audit", "own", "black_box", "theory", "further", "defences"])
+@pytest.mark.parametrize("name", ["conversion", "audit", "own", "black_box", "theory", "further", "defences", "events"])
 def test_no_number_of_a_chapter_shrinks_when_the_profile_grows(name):
     for key, values in TABLE.items():
         counted = all(value is None or type(value) is int for value in values)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 
 import pandas as pd
 import torch
@@ -178,7 +179,7 @@ def filter_rows(item: TrainedNetwork, size: EventSize, cells: int) -> pd.DataFra
                 "images": len(adaptive),
                 "clean": adaptive.clean_correct.mean(),
                 "unaware": unaware.accuracy.item(),
-                "adaptive": 1 - adaptive.success.mean(),
+                "adaptive": (~adaptive.success.astype(bool)).mean(),
             }
         )
     return pd.DataFrame(lines)
@@ -194,8 +195,16 @@ def _unaware(item: TrainedNetwork, behind: TrainedNetwork, attack: EventAttack, 
     return pd.DataFrame({"accuracy": [(predicted == labels).double().mean().item()]})
 
 
-def moving_splits(size: EventSize, data_dir: str | None = None) -> ImageSplits:
-    """The second set: embedded images that move before a simulated camera, binned into 8 steps."""
+def second_set(size: EventSize, data_dir: str | None = None) -> ImageSplits:
+    """Recordings: N-MNIST where `data_dir`, or N-MNIST in it, has its published layout; else `moving_splits`."""
+    for folder in (Path(data_dir), Path(data_dir) / "N-MNIST") if data_dir else ():
+        if (folder / "Train" / "0").is_dir():
+            return events.load_events("nmnist", folder, bins=I2E["time_steps"])
+    return moving_splits(size)
+
+
+def moving_splits(size: EventSize) -> ImageSplits:
+    """Embedded images that move before a simulated camera, binned into 8 steps."""
     splits = load_profile_images(replace(size.profile, subset="embedded"), None)
     few = {"train": size.moving_per_class, "validation": max(1, size.moving_per_class // 6)}
     parts = {name: getattr(splits, name).first_per_class(count) for name, count in few.items()}
@@ -216,3 +225,9 @@ def on_recordings(size: EventSize, splits: ImageSplits, epochs: int) -> TrainedN
     named = replace(splits, name=f"{splits.name}-{splits.train.key}")
     item = fitted(network, model, recipe, named, profile, seed)
     return replace(item, splits=splits)
+
+
+def second_profile(size: EventSize, splits: ImageSplits) -> Profile:
+    """The shared profile, with as many attacked recordings of a class as the rarest has at most."""
+    rarest = int(splits.test.labels.bincount(minlength=splits.num_classes).min())
+    return replace(size.profile, attacked_per_class=min(size.profile.attacked_per_class or rarest, rarest))

@@ -45,8 +45,8 @@ SCORED = 16
 COST_COLUMNS = ["notebook", "network", "work", "networks", "images", "passes", "gradients", "images/s", "hours"]
 SPENT_COLUMNS = ["notebook", "network", "networks", "epochs", "hours estimated", "hours spent", "estimate/spent"]
 NOT_COUNTED = (
-    "Not counted: notebooks 16, 30-34 and 40 (theory, audit, black-box and adaptive attacks, further training, other "
-    "defences, speed), the adaptive attack in 21 and 23, the checks on the attacks in 23, calibration, accuracy "
+    "Not counted: notebooks 16, 17, 30-34 and 40 (theory, events, audit, black box, adaptive, further training, "
+    "other defences, speed), the adaptive attack in 21 and 23, the checks on the attacks in 23, calibration, accuracy "
     "without attack, and what 11, 13 and 24 measure."
 )
 
