@@ -84,6 +84,7 @@ class Case:
         self.fooled: dict[str, Tensor] = {}
         self.lines: dict[str, AttackLine] = {}
         self.curves: dict[str, list] = {}
+        self.other_gradients: list[str] = []
         self.randomised = False
 
     @cached_property

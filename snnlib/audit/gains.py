@@ -112,6 +112,16 @@ def draws_gain(case: Case) -> Finding:
     )
 
 
+def gains_together(case: Case) -> Finding:
+    """Do all other gradients together find what as many runs by its own missed, each of them perhaps too little?"""
+    others = [label for label in case.other_gradients if label in case.fooled]
+    if len(others) < 2:
+        raise CouldNotDo("no two other gradients have been tried")
+    theirs = torch.stack([case.fooled[label] for label in others]).any(0)
+    measured = f"PGD by {len(others)} other gradients, on what {case.effort.restarts} runs by its own left"
+    return _compared(case, "gains_together", measured, theirs, len(others), "its own gradient hides what others see")
+
+
 def own_gradient(case: Case) -> Tensor:
     """[N] bool: fooled by PGD with the model's own gradient, in as many runs as the ensemble has members."""
     if not case.differentiable:
@@ -130,8 +140,15 @@ def _gain(case: Case, name: str, measured: str, runs: dict[str, dict], remark: s
     for label, options in runs.items():
         found |= case.run(label, **{"attack": pgd, "steps": case.effort.steps, "on": case.left_by(*tried), **options})
         tried.append(label)
-    again = case.again(OWN, len(runs)) if case.differentiable else torch.zeros_like(base)
-    gain, outcome = case.grade_gain(found, again)
+        if "loss" not in options:
+            case.other_gradients.append(label)
+    return _compared(case, name, measured, found, len(runs), remark)
+
+
+def _compared(case: Case, name: str, measured: str, found: Tensor, runs: int, remark: str) -> Finding:
+    base = case.fooled[OWN]
+    again = case.again(OWN, runs) if case.differentiable else torch.zeros_like(base)
+    gain, outcome = case.grade_gain(found & ~base, again)
     numbers = {
         "left_by_own_gradient": len(case.left_by(OWN)),
         "found": case.beyond(found, base),

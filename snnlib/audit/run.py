@@ -31,6 +31,7 @@ from snnlib.audit.gains import (
     draws_gain,
     encoder_gradient_gain,
     ensemble_gain,
+    gains_together,
     loss_gain,
     pool_gradient_gain,
 )
@@ -94,6 +95,7 @@ CHECKS: dict[str, Check] = {
         backward_rule_gain,
         pool_gradient_gain,
         encoder_gradient_gain,
+        gains_together,
         batch_norm_mode,
         image_against_encoded,
         square_beats_white_box,

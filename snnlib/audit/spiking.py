@@ -11,6 +11,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from snnlib.attacks.budget import Budget
 from snnlib.attacks.noise import random_noise
+from snnlib.attacks.prepared import prepared
 from snnlib.attacks.single_step import fgsm
 from snnlib.audit.case import GRADES, Case, CouldNotDo
 from snnlib.audit.report import CLEAN, FEWEST_CORRECT, MASKED, NOTE, SUSPICIOUS, Finding
@@ -167,7 +168,7 @@ def image_against_encoded(case: Case) -> Finding:
     on_image = case.pgd("PGD")
     on_code = case.pgd("PGD on the code", budget=Budget(case.budget.eps, space="encoded"))
     left_image, left_code = (1 - case.share(int(found.sum())) for found in (on_image, on_code))
-    exact = "exact" in getattr(case.model.encoder, "gradients", ())
+    exact = _repeats(case)
     seen = case.correct[case.moving]
     hidden = case.grade(int(on_code[seen].sum()) - int(on_image[seen].sum()))
     higher = NOTE if case.grade(int(on_image.sum()) - int(on_code.sum())) != CLEAN else CLEAN
@@ -179,6 +180,15 @@ def image_against_encoded(case: Case) -> Finding:
         higher if hidden == CLEAN else NOTE if exact else SUSPICIOUS,
         CODE_REMARKS["weaker" if hidden == CLEAN else "stronger, exact" if exact else "stronger"],
     )
+
+
+def _repeats(case: Case) -> bool:
+    """Whether the code is one frame, the same at every time step: an attack on it then has a budget at each."""
+    if "exact" in getattr(case.model.encoder, "gradients", ()):
+        return True
+    with torch.no_grad(), prepared(case.model):
+        code = case.model.encoder(case.images[:1])
+    return bool((code == code[:1]).all())
 
 
 def batch_norm_mode(case: Case) -> Finding:

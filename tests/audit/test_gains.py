@@ -10,10 +10,11 @@ from torch import Tensor, nn
 
 from snnlib.attacks import Budget
 from snnlib.audit import Effort, audit, gains
-from snnlib.audit.case import Case, wilson_lower
-from snnlib.audit.gains import OWN, _gain, loss_gain
+from snnlib.audit.case import Case, CouldNotDo, wilson_lower
+from snnlib.audit.gains import OWN, _gain, gains_together, loss_gain
 from snnlib.audit.report import Finding
-from snnlib.audit.spiking import batch_norm_mode, noise_against_pgd, unbounded_eps
+from snnlib.audit.spiking import _repeats, batch_norm_mode, noise_against_pgd, unbounded_eps
+from snnlib.encoding import DirectEncoder, PhaseEncoder
 
 EFFORT = Effort(steps=3, queries=10, members=("straight_through",), restarts=1, draws=2, grid=2, pictured=2)
 
@@ -139,6 +140,39 @@ def test_the_unbounded_ball_holds_the_smaller_ones():
     labels = ["PGD", "PGD at eps 0.08", "PGD at eps 1, unbounded"]
     case.fooled = {label: torch.arange(30) % 4 == place for place, label in enumerate(labels)}
     assert unbounded_eps(case).numbers["left"] == 7, "those that no ball of the three gave away"
+
+
+def test_small_gains_of_several_gradients_count_together():
+    def outcome(found_by_own: int, share: int = 3) -> str:
+        case = case_of(Rugged(), 0.02, count=60)
+        place, nobody = torch.arange(60), torch.zeros(60, dtype=torch.bool)
+        case.fooled[OWN] = nobody.clone()
+        case.other_gradients = ["a", "b", "c"]
+        for number, label in enumerate(case.other_gradients):
+            case.fooled[label] = (place >= number * share) & (place < (number + 1) * share)
+        for number in (1, 2, 3):
+            case.fooled[f"{OWN}, run {number} more"] = place < found_by_own
+        assert gains_together(case).numbers["found"] == 3 * share
+        return gains_together(case).outcome
+
+    assert outcome(found_by_own=0) == "masked", "none of the three would count by itself"
+    assert outcome(found_by_own=7) == "no" and outcome(found_by_own=0, share=1) == "no"
+    lonely = case_of(Rugged(), 0.02)
+    with pytest.raises(CouldNotDo, match="no two other gradients"):
+        gains_together(lonely)
+
+
+def test_a_code_that_repeats_one_frame_is_known_by_its_frames():
+    class Front(nn.Module):
+        def __init__(self, encoder: nn.Module) -> None:
+            super().__init__()
+            self.encoder = nn.Sequential(nn.Identity(), encoder)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.encoder(x).mean(0).flatten(1)
+
+    for encoder, repeats in ((DirectEncoder(4), True), (PhaseEncoder(4), False)):
+        assert _repeats(case_of(Front(encoder), 0.01)) is repeats
 
 
 def test_the_report_names_the_control():

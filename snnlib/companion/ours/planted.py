@@ -29,6 +29,7 @@ from snnlib.companion.ours.planted_networks import LIBRARIES, converted, trained
 from snnlib.companion.sizes import Profile, audit_size
 from snnlib.data import ImageSet, ImageSplits
 from snnlib.encoding import PoissonEncoder
+from snnlib.neurons import use_kernel
 from snnlib.progress import progress
 
 HALVES = {"development": 1, "published": 2}
@@ -99,10 +100,11 @@ def planted_rows(splits: ImageSplits, profile: Profile, half: str = "published")
         for plant in plants(half, size.planted_random)
         if (size.planted_kinds is None or plant.kind in size.planted_kinds) and release(plant.library) is not None
     ]
-    rows = [
-        _row(plant, release(plant.library), train, test, size.planted_epochs, size.planted_effort, known)
-        for plant in progress(chosen, label="planted networks")
-    ]
+    with use_kernel("reference"):  # the same spikes; to compile takes longer than these networks do
+        rows = [
+            _row(plant, release(plant.library), train, test, size.planted_epochs, size.planted_effort, known)
+            for plant in progress(chosen, label="planted networks")
+        ]
     return pd.concat(rows, ignore_index=True)
 
 
