@@ -32,7 +32,8 @@ class Profile:
     class that attacks run on; inspected_per_class: that gradients are read on. batch_size trains; attack_batch_size
     attacks and inspects (it matters where BatchNorm looks at the batch). eps_levels: the perturbation sizes of curves,
     in 1/255. steps: iterations of the image-space PGD. bench_repeats, bench_small: of the comparison of speeds;
-    bench_rounds, bench_per_class: of that of attacks. timed_batches: of each measurement for an estimate of cost.
+    bench_rounds, bench_per_class: of that of attacks. timed_batches: of each measurement for an estimate of cost;
+    slow_to_time: timing takes more than a minute on a CPU, so a dry run takes rates that were measured before.
     simulations: of each case, for the rules' error rates. published: its figures are committed; in_notebooks: so are
     its outputs. rounded: trained weights are rounded to half precision before anything is measured, so that what is
     released is what was measured.
@@ -61,6 +62,7 @@ class Profile:
     bench_rounds: int
     bench_per_class: int
     timed_batches: int
+    slow_to_time: bool
     simulations: int
     published: bool
     in_notebooks: bool
@@ -307,6 +309,7 @@ TABLE: dict[str, tuple] = {
     "profile.bench_rounds":            (1,             3,                 3,                 3),
     "profile.bench_per_class":         (2,             20,                20,                20),
     "profile.timed_batches":           (3,             3,                 3,                 1),
+    "profile.slow_to_time":            (False,         False,             False,             True),
     "profile.published":               (False,         True,              True,              True),
     "profile.in_notebooks":            (False,         True,              False,             False),
     "profile.simulations":             (2,             60,                200,               500),

@@ -26,14 +26,12 @@ from snnlib.companion.measure.store import Artifact, name_of
 from snnlib.companion.ozdenizci2024 import networks as conversion
 from snnlib.companion.ozdenizci2024.attacks import TRAINING_SURROGATE, attack_at
 from snnlib.companion.ozdenizci2024.tables import ATTACKS
-from snnlib.companion.report.figures import table_markdown
 from snnlib.companion.sizes import ConversionSize, Profile, conversion_size, get_profile
 from snnlib.companion.verdicts.ozdenizci2024 import HEADLINE
 from snnlib.conversion import copy_weights, set_trainable
 from snnlib.data import ImageSet, ImageSplits
 from snnlib.models import Model
 from snnlib.progress import progress
-from snnlib.runtime import default_device, describe_device
 from snnlib.training import Recipe, estimate_training_seconds
 from snnlib.training.log import read_log
 
@@ -304,40 +302,3 @@ def beside_spent(trainings: list[Training], meter: Meter) -> pd.DataFrame:
             found = f"{sum(map(bool, logs))} of {len(runs)}"
             rows.append((training.notebook, training.network.label, found, len(known), *hours, hours[0] / hours[1]))
     return pd.DataFrame(rows, columns=SPENT_COLUMNS)
-
-
-def meter_of(name: str, device: str, measure: bool = False) -> tuple[Meter, list[str]]:
-    """A meter for a profile on this machine, and a line on its rates where they are not measured here."""
-    from snnlib.companion.runner.rates import rates_here  # it uses this module's meter
-
-    batches = get_profile(name).timed_batches
-    if measure or name != "paper" or device.startswith("cuda"):  # measuring takes a minute or less
-        return Meter(device, batches), []
-    rates, origin = rates_here()
-    return Meter(device, batches, rates), [f"Rates: {origin}."]
-
-
-def report(name: str, measure: bool = False) -> str:
-    """The cost of the profile of that name, as text with Markdown tables. Errors: InputError for another one.
-
-    measure: time every network here; else, on a CPU, what a measured machine's rates say where they know the network.
-    """
-    trainings, attacks = work_of(name)
-    device = default_device()
-    unit = "GPU-hours" if device.startswith("cuda") else "hours on this machine"
-    meter, origin = meter_of(name, device, measure)
-    table, ledger = estimated(trainings, attacks, meter), beside_spent(trainings, meter)
-    training, attack = (table[table.work.eq("training") == chosen].hours.sum() for chosen in (True, False))
-    lines = [
-        f"Profile {name} on {describe_device(device)}; hours are {unit}. Nothing was trained or stored.",
-        *origin,
-        "Attacks take at most this long: images that fall leave early. Trainings are timed on untrained networks.",
-        NOT_COUNTED,
-        f"\n{table_markdown(table.rename(columns={'hours': unit}))}",
-        f"Total: {training + attack:,.3f} {unit}; trainings {training:,.3f}, attacks at most {attack:,.3f}.\n",
-    ]
-    if ledger.empty:
-        return "\n".join([*lines, "Spent so far: nothing, no training log of this profile and code is here."])
-    estimate, real = ledger["hours estimated"].sum(), ledger["hours spent"].sum()
-    last = f"Spent so far: {real:,.3f} hours, by the logs; estimate/spent for the same epochs: {estimate / real:.2f}."
-    return "\n".join([*lines, table_markdown(ledger), last])

@@ -54,14 +54,14 @@ def run_series(options: argparse.Namespace) -> int:
     checks.whole("--at-once", options.at_once)
     if options.dry_run:
         check_dry_run(options)
-        from snnlib.companion.runner import cost as cost_model  # every network and attack comes with it
+        from snnlib.companion.runner import dry_run  # every network and attack comes with it
 
         if options.machines:
             from snnlib.companion.runner.plan import machines_report
 
             print(machines_report(profile, options.machines))
         else:
-            print(cost_model.report(profile, options.measure))
+            print(dry_run.report(profile, options.measure))
         return 0
     if options.machines or options.measure:
         option = "--machines" if options.machines else "--measure"

@@ -15,7 +15,7 @@ from pathlib import Path
 from snnlib.commands import OneLineParser, exit_code
 from snnlib.companion import paths
 from snnlib.companion.runner import executors
-from snnlib.companion.runner.cost import meter_of
+from snnlib.companion.runner.dry_run import meter_of
 from snnlib.companion.runner.executors import CREWS, Jobs, read_jobs, supervise
 from snnlib.companion.runner.items import Item, items_of, own_items, own_table, read_axes, swept_items
 from snnlib.companion.runner.plan import item_list

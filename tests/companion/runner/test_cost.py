@@ -21,6 +21,7 @@ from snnlib.companion.measure.attacked import AUTHORS, AUTHORS_DRIFTING, ENCODED
 from snnlib.companion.measure.store import name_of
 from snnlib.companion.ozdenizci2024 import networks as conversion
 from snnlib.companion.runner import cost as cost_model
+from snnlib.companion.runner import dry_run
 from snnlib.companion.runner.cost import Meter, Training, Work, passes_of, work_of
 from snnlib.companion.sizes import PROFILES, conversion_size, get_profile
 from snnlib.data import ImageSet, ImageSplits, load_images
@@ -245,7 +246,7 @@ def test_artifacts_of_a_run_are_found_when_it_has_trained(artifacts, monkeypatch
 @pytest.mark.slow
 def test_report_of_the_smallest_profile_has_every_row_and_stores_nothing(home: Path, monkeypatch):
     monkeypatch.setenv("SNNLIB_DEVICE", "cpu")
-    text = cost_model.report("smoke")
+    text = dry_run.report("smoke")
     trainings, attacks = work_of("smoke")
     assert sum(line.startswith("| ") for line in text.splitlines()) == 2 + len(trainings) + len(attacks)
     assert "hours on this machine" in text and "at most" in text and "30-34" in text and "nan" not in text

@@ -138,10 +138,10 @@ def test_dry_run_prints_the_cost_and_runs_nothing(
     capsys: pytest.CaptureFixture[str],
     profile: str,
 ) -> None:
-    from snnlib.companion.runner import cost as cost_model
+    from snnlib.companion.runner import dry_run
 
     add_notebook("10_a", TELL.format(10))
-    monkeypatch.setattr(cost_model, "report", lambda name: f"cost of {name}")
+    monkeypatch.setattr(dry_run, "report", lambda name, measure: f"cost of {name}")
     assert run.main(["--dry-run", "--profile", profile]) == 0
     assert capsys.readouterr() == (f"cost of {profile}\n", "")
     assert not (home / "order.txt").exists() and not paths.ARTIFACTS.exists()
