@@ -92,7 +92,8 @@ def image_and_events(rows: pd.DataFrame, model: str) -> Figure:
     table = wide.reset_index().rename(columns={0.25: "low", 0.5: "share", 0.75: "high"})
     if len(table):
         curves(axes[0, 1], table, x="amount", y="share")
-    axes[0, 1].set(xlabel="eps on the image (1/255)", ylabel="changed cells (% of events)", ylim=(0, None),
+    axes[0, 1].set(xlabel="eps on the image (1/255)", ylabel="changed cells (% of events)",
+                   ylim=(0, None),
                    title="what an image attack does to the events", xticks=sorted(left.amount.unique()))  # fmt: skip
     marks = f"{left.interval.iloc[0]}; right: successful attacks, median and quartiles"
     style.caption(fig, left, networks=model, seeds=sorted(pixels.seed.unique()), marks=marks)
