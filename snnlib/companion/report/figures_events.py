@@ -110,7 +110,8 @@ def filters(table: pd.DataFrame) -> Figure:
     cells = table.cells.iloc[0]
     axes[0, 0].set(xlabel="accuracy (%)", title=f"a filter before the network, {cells} cells changed by greedy flips")
     style.legend_below(fig, axes[0, 0])
-    style.caption(fig, merged, networks=table.model.iloc[0], seeds=sorted(table.seed.unique()), marks=merged.interval.iloc[0])
+    about = {"networks": table.model.iloc[0], "seeds": sorted(table.seed.unique())}
+    style.caption(fig, merged, marks=merged.interval.iloc[0], **about)
     return fig
 
 
