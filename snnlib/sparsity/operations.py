@@ -14,12 +14,13 @@ from torch.nn.modules.batchnorm import _NormBase
 from torch.nn.modules.conv import _ConvNd
 from torch.nn.modules.pooling import _AdaptiveAvgPoolNd, _AdaptiveMaxPoolNd, _AvgPoolNd, _MaxPoolNd
 
+from snnlib.encoding import EventEncoder
 from snnlib.errors import InputError
 from snnlib.neurons import LIF
 from snnlib.neurons.modules import call_name
 from snnlib.sparsity.measures import l2, small_share, zero_share
 
-COMPUTES_NOTHING = (nn.Identity, nn.Flatten, nn.Sequential)
+COMPUTES_NOTHING = (nn.Identity, nn.Flatten, nn.Sequential, EventEncoder)
 KNOWS_NO_TIME = (_ConvNd, _NormBase, _MaxPoolNd, _AvgPoolNd, _AdaptiveMaxPoolNd, _AdaptiveAvgPoolNd)
 """Layers whose leading axis is the batch, N or T·N, whatever the sizes of the other axes."""
 
@@ -94,8 +95,9 @@ class Operation:
 class Listener:
     """Hooks on every leaf module of `model`; `operations` fills in the order in which they first run.
 
-    image_axes: number of axes of the images, batch included. Neurons hold no state, so each call of one within a pass
-    is an operation of its own; all calls of another module are one, as it may run once per time step.
+    image_axes: number of axes of the images, or of frames of events, batch included. Neurons hold no state, so each
+    call of one within a pass is an operation of its own; all calls of another module are one, as it may run once per
+    time step.
 
     An operation's input is replaced by an alias that it alone consumes, and the hook sits on that tensor:
     what is read is the operation's own part of the gradient, without the part of a shortcut that shares the

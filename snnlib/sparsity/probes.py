@@ -69,7 +69,7 @@ def gradient_by_operation(
     """
     _check(model, images, labels, batch_norm, space)
     batch_size = checks.whole("batch_size", batch_size)
-    listener = Listener(model, image_axes=images.dim())
+    listener = Listener(model, image_axes=min(4, images.dim()))  # events have time among their five
     with _borrowed(model, gradient, batch_norm):
         for start, batch_labels in _starts(model, images, labels, space, batch_size):
             with listener.batch(samples=len(batch_labels)):

@@ -65,7 +65,8 @@ def recordings_under_attack(rows: pd.DataFrame, models: Sequence[str]) -> Figure
     for ax, model in zip(axes[0], models, strict=True):
         curves(ax, merged[merged.model == model], x="amount", y="robust_accuracy", by="attack")
         measured_ticks(ax, sorted(merged.amount.unique()))
-        ax.set(title=model.replace(", ", ",\n"), xlabel="cells that may change", ylim=(0, None))
+        top = 105 * merged.high.max()
+        ax.set(title=model.replace(", ", ",\n"), xlabel="cells that may change", ylim=(0, top))
         ax.set_ylabel("accuracy left (%)")
         ax.label_outer()
     style.legend_below(fig, axes[0, 0], columns=4)
@@ -91,7 +92,8 @@ def image_and_events(rows: pd.DataFrame, model: str) -> Figure:
     table = wide.reset_index().rename(columns={0.25: "low", 0.5: "share", 0.75: "high"})
     if len(table):
         curves(axes[0, 1], table, x="amount", y="share")
-    axes[0, 1].set(xlabel="eps on the image (1/255)", ylabel="events added or removed (% of events)", ylim=(0, None),
+    axes[0, 1].set(xlabel="eps on the image (1/255)", ylabel="changed cells (% of events)",
+                   ylim=(0, None),
                    title="what an image attack does to the events", xticks=sorted(left.amount.unique()))  # fmt: skip
     marks = f"{left.interval.iloc[0]}; right: successful attacks, median and quartiles"
     style.caption(fig, left, networks=model, seeds=sorted(pixels.seed.unique()), marks=marks)
@@ -108,7 +110,8 @@ def filters(table: pd.DataFrame) -> Figure:
     cells = table.cells.iloc[0]
     axes[0, 0].set(xlabel="accuracy (%)", title=f"a filter before the network, {cells} cells changed by greedy flips")
     style.legend_below(fig, axes[0, 0])
-    style.caption(fig, merged, networks=table.model.iloc[0], seeds=sorted(table.seed), marks=merged.interval.iloc[0])
+    about = {"networks": table.model.iloc[0], "seeds": sorted(table.seed.unique())}
+    style.caption(fig, merged, marks=merged.interval.iloc[0], **about)
     return fig
 
 

@@ -8,11 +8,13 @@ import pytest
 import torch
 from torch import nn
 
+from snnlib.attacks import ATTACKS as ALL_ATTACKS
 from snnlib.attacks import Budget, bit_flip, pgd, random_noise
 from snnlib.attacks.events import PATTERNS, Retiming, changes, inject, retime
 from snnlib.encoding import EventEncoder
 from snnlib.errors import InputError
 from snnlib.models import Model
+from snnlib.sparsity import gradient_by_operation, input_gradient
 
 T, SIDE = 4, 5
 ATTACKS = {
@@ -218,6 +220,23 @@ def test_float_frames_are_no_recording_any_more():
     labels = model(events).argmax(1)
     after = pgd(model, events, labels, Budget(8 / 255), steps=2).adversarial
     assert (changes(events, after).fractional > 0).any()
+
+
+@pytest.mark.parametrize("name", sorted(set(ALL_ATTACKS) - {"apgd_targeted"}))
+def test_attacks_on_images_take_recordings_as_float_frames(name, brief):
+    model, events = convolutional(), rasters(3)
+    labels = model(events).argmax(1)
+    result = brief(ALL_ATTACKS[name])(model, events, labels, Budget(8 / 255))
+    assert result.adversarial.shape == events.shape and (result.linf <= 8 / 255 + 1e-6).all()
+
+
+@pytest.mark.parametrize("space", ["image", "encoded"])
+def test_probes_take_recordings(space):
+    model, events = convolutional(), rasters(3)
+    labels = model(events).argmax(1)
+    gradient = input_gradient(model, events, labels, space=space)
+    assert gradient.shape == events.shape and gradient.abs().sum() > 0
+    assert len(gradient_by_operation(model, events, labels, space=space)) > 0
 
 
 def test_changes_tell_added_removed_and_shifted():
