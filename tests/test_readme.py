@@ -10,9 +10,12 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch import nn
 
-from snnlib import models, wrap
+from snnlib import attacks, audit, models, wrap
 from snnlib.audit.command_line import main
+from snnlib.encoding import build_encoder
+from snnlib.neurons import LIF, surrogates, use_kernel
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 README = (REPOSITORY / "README.md").read_text(encoding="utf-8")
@@ -24,6 +27,41 @@ def test_the_example_runs_as_it_stands(tmp_path: Path) -> None:
     answer = subprocess.run([sys.executable, "-c", example], cwd=tmp_path, capture_output=True, text=True)
     assert answer.returncode == 0, answer.stderr
     assert (tmp_path / "report.html").stat().st_size > 1000
+
+
+QUESTIONS = README.partition("## What a reviewer asks")[2].partition("\n## ")[0]
+CALLS = re.findall(r"`((?:attacks|audit|\[attacks)\..*?)`(?=[, |]|$)|`(\[.*?\])`", QUESTIONS, flags=re.M)
+
+
+class MeanOverTime(nn.Module):
+    def __init__(self, layers: nn.Module) -> None:
+        super().__init__()
+        self.layers = layers
+
+    def forward(self, encoded: torch.Tensor) -> torch.Tensor:
+        return self.layers(encoded).mean(0)
+
+
+def test_a_reviewer_asks_ten_questions_and_each_has_a_call() -> None:
+    rows = [line for line in QUESTIONS.splitlines() if line.startswith("| ") and "?" in line]
+    assert len(rows) == 10 and all("`" in row for row in rows) and len(CALLS) == 12 + 1
+
+
+@pytest.mark.parametrize("call", ["".join(pair) for pair in CALLS])
+def test_the_answer_to_a_reviewer_is_a_call_that_runs(call: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(audit.EFFORTS, "quick", audit.EFFORTS["smoke"])
+    with torch.random.fork_rng():
+        torch.manual_seed(4)
+        layers = nn.Sequential(nn.Flatten(2), nn.Linear(192, 32), LIF(threshold=0.3), nn.Linear(32, 10))
+    model = models.Model(build_encoder("phase", 8), MeanOverTime(layers), {}).eval()
+    images = torch.rand(4, 3, 8, 8, generator=torch.Generator().manual_seed(0))
+    with use_kernel("reference"), torch.no_grad():
+        labels = model(images).argmax(1)
+        asked = (model, images, labels, attacks.Budget(0.5))  # large enough that nobody stands for long
+        names = {"model": model, "images": images, "labels": labels, "asked": asked, "other": model}
+        answer = eval(call, {"attacks": attacks, "audit": audit, "surrogates": surrogates, **names})
+    results = answer if isinstance(answer, list) else [answer]
+    assert all(len(result) == 4 for result in results if isinstance(result, attacks.AttackResult))
 
 
 @pytest.fixture

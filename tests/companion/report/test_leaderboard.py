@@ -91,3 +91,10 @@ def test_the_committed_table_follows_from_the_committed_rows(monkeypatch, tmp_pa
             clean, *numbers = (100 * float(line[name]) for name in ("clean", "robust", "low", "high"))
             left, low, high = (f"{number + 1e-9:.1f}" for number in numbers)
             assert f"{clean + 1e-9:.0f} % | {left} [{low}, {high}] %" in readme
+
+
+def test_the_turns_of_the_worst_case_count_as_what_they_are():
+    turns = [("worst_case", name) for name in ("apgd ce by own", "apgd ce by narrow", "apgd margin by own", "square")]
+    rows = pd.concat([rows_of("whole", {}, turns, steps=1, backwards=10), rows_of("cut", {}, turns[:3], steps=1)])
+    table = leaderboard(rows).set_index("network")
+    assert table.lacks.to_dict() == {"whole": "", "cut": "a gradient attack of 10 steps; an attack without gradient"}
