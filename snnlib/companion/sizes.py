@@ -220,7 +220,7 @@ class FurtherSize:
     pretraining_epochs: of an ANN with a further objective, from the natural one. epochs, batch_size: of the SNNs'
     trainings.
     objectives: that are transferred (keys of `further.OBJECTIVES`). inner_steps: PGD steps of direct adversarial
-    training. adaptive_steps, apgd_steps: of the evaluation.
+    training. passes: of the worst case, per image.
     """
 
     train_per_class: int | None
@@ -230,8 +230,7 @@ class FurtherSize:
     batch_size: int
     objectives: tuple[str, ...]
     inner_steps: int
-    adaptive_steps: int
-    apgd_steps: int
+    passes: int
 
 
 @dataclass(frozen=True)
@@ -239,8 +238,7 @@ class DefenceSize:
     """Sizes of notebook 34. train_per_class, epochs, batch_size: of every training. attacked_per_class: test images.
 
     seeds. names: the defences trained (keys of `defences.DEFENCES`); audited: those of them that are audited, at
-    `effort`. levels: eps of the worst case, in 1/255. adaptive_steps, queries (of Square), eot (draws, where a network
-    is random): of it.
+    `effort`. levels, passes (per image), eot (draws, where a network is random): of the worst case; levels in 1/255.
     """
 
     train_per_class: int | None
@@ -251,8 +249,7 @@ class DefenceSize:
     names: tuple[str, ...]
     audited: tuple[str, ...]
     levels: tuple[int, ...]
-    adaptive_steps: int
-    queries: int
+    passes: int
     eot: int
     effort: str
 
@@ -401,8 +398,7 @@ TABLE: dict[str, tuple] = {
         ("clean + PGD", "SCORE", "AWP", "HAT"),
     ),
     "further.inner_steps":             (2,             2,                 2,                 2),
-    "further.adaptive_steps":          (3,             32,                64,                64),
-    "further.apgd_steps":              (2,             5,                 20,                100),
+    "further.passes":                  (24,            250,               1000,              8000),
     "defences.train_per_class":        (20,            30,                1000,              None),
     "defences.attacked_per_class":     (2,             10,                50,                100),
     "defences.seeds":                  ((0,),          (0,),              (0, 1),            (0, 1, 2)),
@@ -411,8 +407,7 @@ TABLE: dict[str, tuple] = {
     "defences.names":                  (("none", "MPD-SGR", "TGO", "Poisson"), _DEFENCES, _DEFENCES, _DEFENCES),
     "defences.audited":                (("TGO",),      ("none", "MPD-SGR", "TGO"), _DEFENCES,        _DEFENCES),
     "defences.levels":                 ((2,),          (2, 8),            (2, 8),            (2, 4, 8)),
-    "defences.adaptive_steps":         (3,             32,                64,                64),
-    "defences.queries":                (5,             50,                500,               5000),
+    "defences.passes":                 (24,            250,               1000,              8000),
     "defences.eot":                    (2,             4,                 8,                 8),
     "defences.effort":                 ("smoke",       "smoke",           "quick",           "paper"),
     "events.profile.train_per_class":       (20,       None,              None,              None),

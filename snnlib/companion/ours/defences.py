@@ -13,6 +13,7 @@ import pandas as pd
 import torch
 
 from snnlib.attacks import Budget
+from snnlib.attacks.worst_case import SCHEDULE, WITHOUT_GRADIENT
 from snnlib.audit import AuditReport, audit
 from snnlib.companion.luu2025 import networks as luu2025
 from snnlib.companion.measure import networks as common
@@ -39,6 +40,8 @@ PROTOCOL_LEVEL = 8
 PROTOCOL = {"steps": 7, "step_size": 0.01}
 """PGD-7 with steps of 0.01 at 8/255, by the network's own gradient: how most of these papers evaluate."""
 RANDOM = "poisson"
+WITH_GRADIENT = sum(turn.passes for turn in SCHEDULE if turn.attack not in WITHOUT_GRADIENT)
+"""Passes of the worst case until the attacks without a gradient begin."""
 ARCHITECTURAL = ("sew_max", "sew_avg")
 """Of the first paper's networks: the sparse one and its dense twin."""
 PRINTED = {"none": "clean", "FGSM": "FGSM", "PGD": "PGD"}
@@ -160,30 +163,23 @@ def protocol_attack() -> Attack:
 
 def protocol_rows(item: TrainedNetwork, size: ConversionSize, defences: DefenceSize) -> pd.DataFrame:
     """Rows of `protocol_attack`; a random network is judged by the mean over draws."""
-    profile = profile_of(size, defences)
-    attack = _averaged(protocol_attack(), item, defences)
+    profile, attack = profile_of(size, defences), protocol_attack()
+    if item.model.config["encoder"] == RANDOM:
+        attack = replace(attack, options={**PROTOCOL, "eot": defences.eot})
     return attacked(item, [attack], attacked_images(profile, item.splits), profile.attack_batch_size)
 
 
-def worst_attacks(level: int, defences: DefenceSize) -> list[Attack]:
-    """APGD by the network's own gradient and by HART's rule, the adaptive ensemble, and Square, at `level`/255."""
-    eps, steps = level / 255, {"steps": defences.adaptive_steps}
-    return [
-        Attack("apgd", eps, options=steps),
-        Attack("apgd", eps, gradient="hart", options=steps),
-        Attack("adaptive_ensemble", eps, options=steps),
-        Attack("square", eps, options={"queries": defences.queries}),
-    ]
-
-
 def worst_rows(item: TrainedNetwork, profile: Profile, defences: DefenceSize, level: int) -> pd.DataFrame:
-    """Rows of `worst_attacks`; a sample stands where no row broke it. Square judges a random network by one draw, so it
-    is left out there.
+    """Rows of `attacks.worst_case` at `level`/255; a sample stands where no row broke it.
+
+    A random network is attacked and judged by the mean over draws: as many more passes, all of them with a gradient,
+    since Square would judge by one draw.
     """
-    attacks = [_averaged(attack, item, defences) for attack in worst_attacks(level, defences)]
-    random = item.model.config["encoder"] == RANDOM
-    kept = [attack for attack in attacks if not (random and attack.name == "square")]
-    return attacked(item, kept, attacked_images(profile, item.splits), profile.attack_batch_size)
+    options = {"passes": defences.passes}
+    if item.model.config["encoder"] == RANDOM:
+        options = {"passes": defences.eot * min(defences.passes, WITH_GRADIENT), "eot": defences.eot}
+    attack = Attack("worst_case", level / 255, options=options)
+    return attacked(item, [attack], attacked_images(profile, item.splits), profile.attack_batch_size)
 
 
 def audited(item: TrainedNetwork, size: ConversionSize, defences: DefenceSize) -> AuditReport:
@@ -269,12 +265,6 @@ def profile_of(size: ConversionSize, defences: DefenceSize) -> Profile:
     """The chapter's profile with the images that this notebook trains on and attacks."""
     images = {"train_per_class": defences.train_per_class, "attacked_per_class": defences.attacked_per_class}
     return replace(size.profile, **images)
-
-
-def _averaged(attack: Attack, item: TrainedNetwork, defences: DefenceSize) -> Attack:
-    if item.model.config["encoder"] != RANDOM or attack.name == "square":
-        return attack
-    return replace(attack, options={**attack.options, "eot": defences.eot})
 
 
 @stored("defence_audits", form=REPORTS, unnamed=("batch_size",))

@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import pytest
 
+from snnlib.attacks.worst_case import SCHEDULE, planned
 from snnlib.companion.ours import defences
 from snnlib.companion.sizes import conversion_size, defence_size
 
@@ -34,12 +35,16 @@ def test_what_papers_claim_has_a_source_and_is_at_the_common_eps():
     assert tgo.PGD == 6.14, "of several numbers of steps the fewest"
 
 
-def test_a_random_network_is_judged_by_the_mean_over_draws_and_not_by_square(artifacts, size):
-    item = defences.defended("Poisson", size, SIZES, 0)
-    rows = defences.worst_rows(item, size.profile, SIZES, 2)
-    assert "square" not in set(rows.attack) and {"apgd", "adaptive_ensemble"} <= set(rows.attack)
-    plain = defences.defended("none", size, SIZES, 0)
-    assert "square" in set(defences.worst_rows(plain, size.profile, SIZES, 2).attack)
+def test_a_random_network_is_judged_by_the_mean_over_draws_and_never_by_square(artifacts, size, monkeypatch):
+    seen = []
+    monkeypatch.setattr(defences, "attacked", lambda item, attacks, images, batch_size: seen.extend(attacks))
+    long = replace(SIZES, passes=8000, eot=3)
+    for name in ("Poisson", "none"):
+        defences.worst_rows(defences.defended(name, size, SIZES, 0), size.profile, long, 2)
+    random, plain = (attack.options for attack in seen)
+    assert plain == {"passes": 8000} and random["eot"] == 3
+    turns = planned(SCHEDULE, random["passes"], 3)
+    assert len(turns) == 6 and all(turn.attack.startswith("apgd") for turn, _ in turns)
 
 
 def test_the_table_has_a_line_per_network_with_the_audits_verdict(artifacts, size):
