@@ -19,18 +19,22 @@ import pandas as pd
 from snnlib import attacks, audit, data, models
 from snnlib.companion.report import front_page, gallery
 from snnlib.companion.report.figures import table_markdown
+from snnlib.companion.report.ladder import percent
 
 DOCS = Path(__file__).resolve().parent
 ROOT = DOCS.parent
 HOW_TO = ("snntorch", "spikingjelly", "nir", "attack", "objective", "cluster")
-LINK = re.compile(r"\]\((?!\w+:)([^)#\s]+)[^)]*\)|src=\"(?!\w+:)([^\"]+)\"")
+LINK = re.compile(r"\[(?P<text>[^\[\]]*)\]\((?!\w+:)(?P<target>[^)#\s]+)[^)]*\)")
+PICTURE = re.compile(r"src=\"(?!\w+:)(?P<target>[^\"]+)\"")
+ORPHAN = b"---\norphan: true\n---\n"  # a page that only links lead to
 EXAMPLE = "ann-trades-quick-0"
 
 
 def gather(source: Path) -> None:
     """Write every page of the site into an empty folder."""
     shutil.rmtree(source, ignore_errors=True)
-    write(source / "index.md", (ROOT / "README.md").read_text(encoding="utf-8") + tree())
+    front = re.sub(r"^<!-- .* -->\n", "", (ROOT / "README.md").read_text(encoding="utf-8"), flags=re.M)
+    write(source / "index.md", front + tree())
     for page in ("CONTRIBUTING.md", "CHANGELOG.md", *(f"figures/{name}" for name in front_page.PAGES)):
         text = (ROOT / page).read_text(encoding="utf-8").replace("../README.md", "../index.md")
         write(source / page, text)
@@ -43,8 +47,8 @@ def gather(source: Path) -> None:
     write(source / "leaderboard.md", leaderboard_text())
     write(source / "docs" / "checks.md", with_questions((DOCS / "checks.md").read_text(encoding="utf-8")))
     example_report().save(source / "docs" / "example_report.html")
-    for page in source.rglob("*.md"):
-        copy_what_it_links_to(page, source)
+    for page in [*source.rglob("*.md"), *source.rglob("*.ipynb")]:
+        settle_links(page, source)
 
 
 def tree() -> str:
@@ -79,10 +83,9 @@ def notebook_text(chapter: gallery.Chapter) -> str:
 
 def leaderboard_text() -> str:
     """All of the leaderboard, also the networks without a rank."""
-    table = pd.read_csv(ROOT / "figures" / "quick" / "leaderboard.csv").fillna({"rank": "", "lacks": ""})
+    table = pd.read_csv(ROOT / "figures" / "quick" / "leaderboard.csv", dtype=str, keep_default_na=False)
     for name in ("clean", "robust", "low", "high"):
-        table[name] = (100 * table[name]).map("{:.1f}".format)
-    table["rank"] = table["rank"].map(lambda rank: rank and str(int(rank)))
+        table[name] = table[name].map(lambda share: percent(float(share)))
     return (
         "# Leaderboard\n\nWhat every stored attack on images leaves, in percent of the images, with its 95 % interval. "
         "A network has a rank where it was attacked enough; what the others lack stands in the last column. "
@@ -113,14 +116,25 @@ def example_report() -> audit.AuditReport:
     return audit.audit(model, test.batch(slice(None)), test.labels, attacks.Budget(2 / 255), effort="smoke")
 
 
-def copy_what_it_links_to(page: Path, source: Path) -> None:
-    """Copy the files of the repository that a page links to, to the same places below `source`."""
-    for match in LINK.finditer(page.read_text(encoding="utf-8")):
-        target = page.parent / (match[1] or match[2])
-        original = ROOT / Path(target).resolve().relative_to(source.resolve())
+def settle_links(page: Path, source: Path) -> None:
+    """Copy the files of the repository that a page links to, to the same places below `source`.
+
+    A link to a folder, which is no page, becomes its text.
+    """
+
+    def settled(match: re.Match) -> str:
+        target = page.parent / match["target"]
+        original = ROOT / target.resolve().relative_to(source.resolve())
+        if original.is_dir():
+            return match["text"]
         if not target.exists() and original.is_file():
             target.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(original, target)
+            target.write_bytes(ORPHAN * (target.suffix == ".md") + original.read_bytes())
+        return match[0]
+
+    write(page, LINK.sub(settled, page.read_text(encoding="utf-8")))
+    for match in PICTURE.finditer(page.read_text(encoding="utf-8")):
+        settled(match)
 
 
 def write(path: Path, text: str) -> None:

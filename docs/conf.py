@@ -15,14 +15,19 @@ language = "en"
 
 extensions = ["myst_nb", "mathml"]
 myst_enable_extensions = ["colon_fence", "dollarmath", "html_image"]
+myst_dmath_allow_labels = False  # what follows a formula in brackets is text
 myst_heading_anchors = 3
 nb_execution_mode = "off"  # the notebooks are shown as they were published
 nb_merge_streams = True
 
+suppress_warnings = ["ref.python"]  # two classes are called Finding; annotations name them without their modules
+html_math_renderer = "mathml"
 html_theme = "sphinx_book_theme"
 html_title = "snnlib"
+html_context = {"default_mode": "auto"}  # as the reader's system has it
 html_theme_options = {
     "show_toc_level": 2,
+    "navbar_persistent": [],  # the sidebar has the search
     "use_download_button": False,
     "use_fullscreen_button": False,
     "pygments_light_style": "a11y-high-contrast-light",

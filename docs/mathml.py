@@ -15,23 +15,22 @@ KNOWN = {r"\\operatorname\b": r"\\mathrm", r"\\([bB]igg?)(?=[(\[|])": r"\\\1l", 
 
 def setup(app: Sphinx) -> dict[str, bool]:
     app.add_html_math_renderer("mathml", inline_renderers=(_inline, None), block_renderers=(_block, None))
-    app.add_config_value("html_math_renderer", "mathml", "env")
     return {"parallel_read_safe": True, "parallel_write_safe": True}
 
 
 def _inline(translator: HTML5Translator, node: nodes.math) -> None:
-    _write(translator, node, as_block=False)
+    translator.body.append(_drawn(node, as_block=False))
+    raise nodes.SkipNode
 
 
 def _block(translator: HTML5Translator, node: nodes.math_block) -> None:
-    translator.body.append('<div class="math" role="group" tabindex="0">')
-    _write(translator, node, as_block=True)
-    translator.body.append("</div>\n")
+    formula = _drawn(node, as_block=True)
+    translator.body.append(f'<div class="formula" role="group" aria-label="formula" tabindex="0">{formula}</div>\n')
+    raise nodes.SkipNode
 
 
-def _write(translator: HTML5Translator, node: nodes.Element, as_block: bool) -> None:
+def _drawn(node: nodes.Element, as_block: bool) -> str:
     text = node.astext()
     for command, known in KNOWN.items():
         text = re.sub(command, known, text)
-    translator.body.append(tex2mathml(text, as_block=as_block))
-    raise nodes.SkipNode
+    return tex2mathml(text, as_block=as_block)
