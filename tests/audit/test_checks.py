@@ -138,7 +138,7 @@ def test_every_check_is_in_the_report_once_with_its_numbers(honest):
     missing = {found.name for found in honest.findings if found.outcome == "not done"}
     assert missing == {
         "ensemble_gain", "backward_rule_gain", "pool_gradient_gain", "encoder_gradient_gain", "batch_norm_mode",
-        "image_against_encoded", "draws_gain",
+        "image_against_encoded", "draws_gain", "gains_together",
     }  # fmt: skip
     assert AuditReport.from_json(honest.to_json()) == honest
 
