@@ -16,7 +16,7 @@ from snnlib.companion.report import figures_events
 from snnlib.companion.sizes import event_size
 from snnlib.companion.verdicts.events import AVERAGE, MAX, worst_of_events
 from snnlib.data import ImageSet, ImageSplits
-from snnlib.data.events import EventSet, from_bins
+from snnlib.data.events import EventSet, from_bins, nmnist, recording
 from snnlib.models import build_model
 
 
@@ -75,6 +75,16 @@ def test_the_second_set_is_recordings_and_trains(artifacts, size, monkeypatch):
     recorded = chapter.on_recordings(size, splits, epochs=1)
     rows = chapter.on_attacked(recorded, chapter.event_attacks(size, 4), replace(size.profile, attacked_per_class=1))
     assert (rows.changed <= 4).all() and len(rows) == 6 * 3
+
+
+@pytest.mark.parametrize("below", ["", "N-MNIST"])
+def test_a_folder_with_nmnist_takes_the_place_of_the_second_set(tmp_path, size, below):
+    labelled = [(recording([1], [2], [3], [1]), digit) for digit in range(10) for _ in range(2)]
+    for split in nmnist.SPLITS:
+        nmnist.write_folder(tmp_path / below, split, labelled)
+    splits = chapter.second_set(size, str(tmp_path))
+    assert splits.name == "nmnist" and splits.train.images.shape == (10, 8, 2, 34, 34)
+    assert chapter.second_profile(size, splits).attacked_per_class == 2
 
 
 def test_the_pictures_show_what_was_measured(item, size):
