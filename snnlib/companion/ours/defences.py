@@ -21,6 +21,7 @@ from snnlib.companion.measure.attacked import Attack, attacked
 from snnlib.companion.measure.networks import (
     Network,
     TrainedNetwork,
+    accuracy,
     attacked_images,
     build_recipe,
     fitted,
@@ -42,8 +43,9 @@ PROTOCOL = {"steps": 7, "step_size": 0.01}
 RANDOM = "poisson"
 WITH_GRADIENT = sum(turn.passes for turn in SCHEDULE if turn.attack not in WITHOUT_GRADIENT)
 """Passes of the worst case until the attacks without a gradient begin."""
-ARCHITECTURAL = ("sew_max", "sew_avg")
-"""Of the first paper's networks: the sparse one and its dense twin."""
+ARCHITECTURAL = {"sew_max": "max pool", "sew_avg": "average pool"}
+"""Of the first paper's networks, the sparse one and its dense twin, with their short names."""
+SHORT = {luu2025.NETWORKS[key].label: name for key, name in ARCHITECTURAL.items()}
 PRINTED = {"none": "clean", "FGSM": "FGSM", "PGD": "PGD"}
 
 
@@ -243,15 +245,16 @@ def described() -> pd.DataFrame:
 def sparsity_rows(
     networks: list[TrainedNetwork], kind: str, profile: Profile, defences: DefenceSize
 ) -> pd.DataFrame:
-    """One row per network: zero_share and l1 of the input gradient (means), and kept: of what is right, the share that
-    the worst case leaves at the smallest level. kind: "trained" or "architectural", for the picture.
+    """One row per network: zero_share and l1 of the input gradient (means), what `accuracy` gives, and kept: of what is
+    right, the share that the worst case leaves at the smallest level. kind: what the picture calls them.
     """
     rows = []
     for item in networks:
         measured = luu2025.input_rows(item, profile, "image", "eval")
         left = worst_rows(item, profile, defences, min(defences.levels))
         success = attack_success_rate_among_correct(left).attack_success_rate.item()
-        line = {"network": item.label, "seed": item.seed, "kind": kind, "kept": 1 - success}
+        line = {"network": SHORT.get(item.label, item.label), "seed": item.seed, "kind": kind, "kept": 1 - success}
+        line |= accuracy(item, item.splits.test).iloc[0].to_dict()
         rows.append({**line, "zero_share": measured.zero_share.mean(), "l1": measured.l1.mean()})
     return pd.DataFrame(rows)
 

@@ -53,22 +53,32 @@ def defences(table: pd.DataFrame, levels: Sequence[int], *, protocol: int, attac
 def trained_and_architectural(points: pd.DataFrame, level: int, images: str) -> Figure:
     """What the worst case keeps of what is right, over zeros and over the 1-norm of the input gradient, by kind.
 
-    points: of `ours.defences.sparsity_rows`; a point per network and seed, named where there is room.
+    points: of `ours.defences.sparsity_rows`, with a column learned; a point per network and seed, open where it has not
+    learned: what a constant answer keeps says nothing.
     """
     fig, axes = figure("full", aspect=0.62, columns=2, sharey=True)
     panels = (("zero_share", 100, "exact zeros in the input gradient (%)"), ("l1", 1, "its 1-norm, mean per image"))
     seen = looks(points.kind)
     for ax, (column, scale, label) in zip(axes[0], panels, strict=True):
-        for kind, part in points.groupby("kind", sort=False):
-            options = {**seen[kind].points, "linestyle": ""}
-            ax.plot(scale * part[column], 100 * part.kept, label=f"{kind} sparsity", **options)
-        for line in points.drop_duplicates("network").itertuples():
-            place = (scale * getattr(line, column), 100 * line.kept)
-            ax.annotate(line.network, place, xytext=(4, 3), textcoords="offset points", fontsize=7)
+        placed = points.assign(x=scale * points[column], y=100 * points.kept)
+        for (kind, learned), part in placed.groupby(["kind", "learned"], sort=False):
+            fill = {} if learned else {"mfc": "none", "mec": seen[kind].colour, "mew": 1.5}
+            text = kind if learned else f"{kind}: has not learned"
+            ax.plot(part.x, part.y, label=text, **{**seen[kind].points, "linestyle": "", **fill})
+        for x, y, names in _named_places(placed):
+            ax.annotate(names, (x, y), xytext=(5, 0), textcoords="offset points", fontsize=7, va="center")
         ax.set(xlabel=label)
-        ax.margins(x=0.18, y=0.12)
-    axes[0, 1].set_xscale("log")
+        ax.margins(x=0.3, y=0.12)
+        ax.set_xlim(left=-0.03 * placed.x.max() - 1e-9)
     axes[0, 0].set(ylabel=f"kept by the worst case, {level}/255\n(% of what is right)", ylim=(-3, None))
-    legend_below(fig, axes[0, 0])
+    legend_below(fig, axes[0, 0], columns=2)
     caption(fig, points, networks="", images=0, marks=images)
     return fig
+
+
+def _named_places(placed: pd.DataFrame) -> list[tuple[float, float, str]]:
+    """Where to write the names of the points, those that nearly cover each other in one place."""
+    width, height = (max(float(placed[axis].max() - placed[axis].min()), 1e-9) for axis in ("x", "y"))
+    cells = placed.assign(column=(placed.x / width * 6).round(), row=(placed.y / height * 25).round())
+    grouped = cells.groupby(["column", "row"], sort=False)
+    return [(part.x.max(), part.y.mean(), ", ".join(dict.fromkeys(part.network))) for _, part in grouped]

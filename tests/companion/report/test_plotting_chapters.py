@@ -185,7 +185,8 @@ FIGURES: dict[str, Callable[[], Figure]] = {
     "34 evaluations": lambda: further.defences(crossed(defence=["none", "TGO"], **SEEDS).assign(
         clean=0.5, protocol=0.3, **{"worst 2/255": 0.2}), [2], protocol=8, attacked=20),
     "34 sparsity": lambda: further.trained_and_architectural(pd.DataFrame({"network": ["TGO", MAX], "seed": 0,
-        "kind": ["trained", "architectural"], "kept": [0.3, 0.1], "zero_share": [0.1, 0.6], "l1": [1.0, 20.0]}),
+        "kind": ["trained", "architectural"], "learned": [True, False], "kept": [0.3, 0.1], "zero_share": [0.1, 0.6],
+        "l1": [1.0, 20.0]}),
         2, "20 images"),
     "40": lambda: ours.lif_speed(speed()),
 }  # fmt: skip
