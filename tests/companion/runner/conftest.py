@@ -144,6 +144,30 @@ def slurm(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
                 process.wait(timeout=30)
 
 
+@pytest.fixture
+def ray_nodes(home: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple]:
+    """A Ray cluster of two nodes on this machine, `(cluster, the node that is not the head)`."""
+    ray = pytest.importorskip("ray")
+    from ray.cluster_utils import Cluster
+
+    for name, value in {"raylet_start_wait_time_s": 120, "agent_register_timeout_ms": 120_000}.items():
+        monkeypatch.setenv(f"RAY_{name}", str(value))
+    monkeypatch.setenv("RAY_USAGE_STATS_ENABLED", "0")
+
+    def node() -> dict:  # ports that are given are not waited for, which a busy machine is too slow for
+        names = ("metrics_agent_port", "runtime_env_agent_port", "dashboard_agent_listen_port")
+        return {"num_cpus": 2, "include_dashboard": False, **dict(zip(names, _free_ports(3), strict=True))}
+
+    cluster = Cluster(initialize_head=True, head_node_args=node())
+    try:
+        other = cluster.add_node(**node())
+        cluster.wait_for_nodes()
+        yield cluster, other
+    finally:
+        ray.shutdown()
+        cluster.shutdown()
+
+
 def _free_ports(count: int) -> list[int]:
     sockets = [socket.socket() for _ in range(count)]
     for one in sockets:

@@ -24,6 +24,8 @@ from snnlib.errors import InputError
 from snnlib.files import sha256_of
 
 REPOSITORY = Path(__file__).resolve().parents[3]
+KILLS = int(os.environ.get("SNNLIB_KILLS", "3"))
+"""A killed worker takes some seconds to be replaced; ten kills of each kind were tried by hand."""
 CORES = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 0
 two_cores = pytest.mark.skipif(CORES < 2, reason="needs two cores")
 
@@ -138,7 +140,7 @@ class Killer(threading.Thread):
                         continue
 
 
-def slow_items(noting, count: int = 40) -> list:
+def slow_items(noting, count: int = 10 + 3 * KILLS) -> list:
     return [noting(f"slow-{number}", do="slow", seconds=0.4) for number in range(count)]
 
 
@@ -151,8 +153,8 @@ def check_nothing_lost(sweep: Sweep, made, items, killer: Killer) -> None:
 
 @two_cores
 @pytest.mark.slow
-def test_ten_kills_at_random_lose_nothing_of_local_workers(home, noting, made):
-    items, killer = slow_items(noting), Killer(home, 10, os.getpid())
+def test_kills_at_random_lose_nothing_of_local_workers(home, noting, made):
+    items, killer = slow_items(noting), Killer(home, KILLS, os.getpid())
     killer.start()
     check_nothing_lost(make_all(items, Jobs("local", 2), "trial"), made, items, killer)
 
@@ -166,9 +168,9 @@ def test_submitit_makes_all_without_a_cluster_too(home, noting, made, cluster, e
 
 
 @pytest.mark.slow
-def test_ten_kills_at_random_lose_nothing_of_submitits_workers(home, noting, made):
+def test_kills_at_random_lose_nothing_of_submitits_workers(home, noting, made):
     pytest.importorskip("submitit")
-    items, killer = slow_items(noting), Killer(home, 10, os.getpid())
+    items, killer = slow_items(noting), Killer(home, KILLS, os.getpid())
     killer.start()
     check_nothing_lost(make_all(items, Jobs("slurm", 2, cluster="local"), "trial"), made, items, killer)
 
@@ -207,20 +209,6 @@ def wait_until(true, seconds: float = 120) -> None:
         time.sleep(0.2)
 
 
-@pytest.fixture
-def ray_nodes(home):
-    """A Ray cluster of two nodes on this machine, `(head, other)`; workers see the repository."""
-    ray = pytest.importorskip("ray")
-    from ray.cluster_utils import Cluster
-
-    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 2, "include_dashboard": False})
-    other = cluster.add_node(num_cpus=2)
-    cluster.wait_for_nodes()
-    yield cluster, other
-    ray.shutdown()
-    cluster.shutdown()
-
-
 @pytest.mark.slow
 def test_a_ray_cluster_makes_all_though_one_of_its_nodes_is_killed(home, noting, made, ray_nodes):
     cluster, other = ray_nodes
@@ -242,8 +230,8 @@ def test_a_ray_cluster_makes_all_though_one_of_its_nodes_is_killed(home, noting,
 
 
 @pytest.mark.slow
-def test_ten_kills_at_random_lose_nothing_of_rays_workers(home, noting, made, ray_nodes):
-    items, killer = slow_items(noting), Killer(home, 10, os.getpid())
+def test_kills_at_random_lose_nothing_of_rays_workers(home, noting, made, ray_nodes):
+    items, killer = slow_items(noting), Killer(home, KILLS, os.getpid())
     killer.start()
     jobs = Jobs("ray", 2, address=ray_nodes[0].address)
     check_nothing_lost(make_all(items, jobs, "trial"), made, items, killer)
