@@ -63,8 +63,8 @@ SCHEDULE = (
     Turn("square", 5000),
     Turn("rays", 2000),
 )
-"""The default order: what broke most per pass alone, then what broke most of the rest, on *validation* images of four
-of the released networks; then targets, and attacks without a gradient, which are asked whether a gradient misled."""
+"""The default order: what broke most per pass alone, then what broke most of the rest, on *validation* images of
+three released networks; then targets, and attacks without a gradient, which are asked whether a gradient misled."""
 
 
 def worst_case(
