@@ -33,7 +33,7 @@ EXAMPLE = "ann-trades-quick-0"
 def gather(source: Path) -> None:
     """Write every page of the site into an empty folder."""
     shutil.rmtree(source, ignore_errors=True)
-    front = re.sub(r"^<!-- .* -->\n", "", (ROOT / "README.md").read_text(encoding="utf-8"), flags=re.M)
+    front = re.sub(r"^<!-- .* -->$", "", (ROOT / "README.md").read_text(encoding="utf-8"), flags=re.M)
     write(source / "index.md", front + tree())
     for page in ("CONTRIBUTING.md", "CHANGELOG.md", *(f"figures/{name}" for name in front_page.PAGES)):
         text = (ROOT / page).read_text(encoding="utf-8").replace("../README.md", "../index.md")
