@@ -7,6 +7,7 @@ move before a simulated camera.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -48,6 +49,10 @@ COMPARED = ("max", "average")
 """Trained for every seed; the others for the first, as company."""
 FILTERS = {"background activity": BackgroundActivity(), "hot pixels": HotPixels()}
 RUNNERS = {"random": random_noise, "greedy flips": bit_flip, "retiming": retime, "inject": inject, "pgd": pgd}
+BATCH = 32
+"""Recordings of a training step on the second set."""
+NMNIST_STEPS = 90
+"""Training steps on N-MNIST for each of the profile's epochs on the set that takes its place."""
 IN_EVENTS = ("l0", "retiming")
 """Kinds of budget that leave a recording a recording; the amount is the number of cells that may change."""
 
@@ -220,11 +225,18 @@ def on_recordings(size: EventSize, splits: ImageSplits, epochs: int) -> TrainedN
     network = Network(f"SEW-ResNet-18 on {splits.name}, max pool", "sew_resnet18", {"encoder": "events"})
     model = build_model("sew_resnet18", splits.num_classes, bins, encoder="events", pool="max", in_channels=2,
                         width=profile.width, seed=seed)  # fmt: skip
-    recipe = Recipe(epochs=epochs, batch_size=min(32, profile.batch_size), learning_rate=4e-3, weight_decay=5e-4,
+    recipe = Recipe(epochs=epochs, batch_size=min(BATCH, profile.batch_size), learning_rate=4e-3, weight_decay=5e-4,
                     schedule="one-cycle", augmentation="none", seed=seed)  # fmt: skip
     named = replace(splits, name=f"{splits.name}-{splits.train.key}")
     item = fitted(network, model, recipe, named, profile, seed)
     return replace(item, splits=splits)
+
+
+def second_epochs(size: EventSize, splits: ImageSplits) -> int:
+    """Epochs on the second set: as many optimiser steps, however many recordings a folder holds."""
+    if splits.name != "nmnist":
+        return size.moving_epochs
+    return math.ceil(NMNIST_STEPS * size.moving_epochs / math.ceil(len(splits.train) / BATCH))
 
 
 def second_profile(size: EventSize, splits: ImageSplits) -> Profile:

@@ -72,6 +72,7 @@ def test_the_second_set_is_recordings_and_trains(artifacts, size, monkeypatch):
     size = replace(size, moving_per_class=2, profile=replace(size.profile, width=2))
     splits = chapter.moving_splits(size)
     assert isinstance(splits.train, EventSet) and splits.train.images.shape == (6, 8, 2, 16, 16)
+    assert chapter.second_epochs(size, splits) == size.moving_epochs
     recorded = chapter.on_recordings(size, splits, epochs=1)
     rows = chapter.on_attacked(recorded, chapter.event_attacks(size, 4), replace(size.profile, attacked_per_class=1))
     assert (rows.changed <= 4).all() and len(rows) == 6 * 3
@@ -85,6 +86,7 @@ def test_a_folder_with_nmnist_takes_the_place_of_the_second_set(tmp_path, size, 
     splits = chapter.second_set(size, str(tmp_path))
     assert splits.name == "nmnist" and splits.train.images.shape == (10, 8, 2, 34, 34)
     assert chapter.second_profile(size, splits).attacked_per_class == 2
+    assert chapter.second_epochs(size, splits) == 90, "one batch holds all ten"
 
 
 def test_the_pictures_show_what_was_measured(item, size):
