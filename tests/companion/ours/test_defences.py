@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 
@@ -47,12 +48,17 @@ def test_a_random_network_is_judged_by_the_mean_over_draws_and_never_by_square(a
     assert len(turns) == 6 and all(turn.attack.startswith("apgd") for turn, _ in turns)
 
 
-def test_the_table_has_a_line_per_network_with_the_audits_verdict(artifacts, size):
-    item = defences.defended("MPD-SGR", size, SIZES, 0)
-    line = defences.table([item], size, replace(SIZES, audited=("MPD-SGR",))).iloc[0]
-    assert 0 <= line["worst 2/255"] <= line.clean <= 1 and line.audit
-    points = defences.sparsity_rows([item], "trained", size.profile, SIZES)
-    assert points.kind.tolist() == ["trained"] and 0 <= points.zero_share.item() <= 1
+def test_the_table_has_a_line_per_network_with_the_audits_verdict(artifacts, size, monkeypatch):
+    flagged = (SimpleNamespace(name="zero_gradients"), SimpleNamespace(name="ensemble_gain"))
+    found = SimpleNamespace(verdict="masked", flagged=flagged)
+    monkeypatch.setattr(defences, "audited", lambda item, size, defences: found)
+    items = [defences.defended(name, size, SIZES, 0) for name in ("none", "MPD-SGR")]
+    plain, line = defences.table(items, size, replace(SIZES, audited=("MPD-SGR",))).to_dict("records")
+    assert 0 <= line["worst 2/255"] <= line["clean"] <= 1
+    assert (line["audit"], line["checks"]) == ("masked", "zero_gradients, ensemble_gain")
+    assert (plain["audit"], plain["checks"]) == ("not audited", "")
+    points = defences.sparsity_rows(items[1:], "trained", size.profile, SIZES)
+    assert points.network.tolist() == ["MPD-SGR"] and 0 <= points.zero_share.item() <= 1
 
 
 def test_every_defence_says_where_it_is_from():
