@@ -101,9 +101,9 @@ if [ "$kind" = run ]; then exec "$python" -P -m snnlib.companion.runner "$@"; fi
 cd "$root"
 step() { echo "== $1"; shift; "$@" || { echo "FAILED: $*" >&2; exit 1; }; }
 step "style" "$python" -m ruff check --output-format=concise .
-step "notebooks at profile smoke" "$python" -P -m snnlib.companion.runner --profile smoke --at-once 2
-# One worker per core, one thread each: two workers with two threads each would wait for each other most of the time.
+# One worker per core, one thread each: two with two threads each would wait for each other most of the time.
 export OMP_NUM_THREADS=1 SNNLIB_THREADS=1
+step "notebooks at profile smoke" "$python" -P -m snnlib.companion.runner --profile smoke --at-once 2
 workers=(-n auto --maxprocesses=8 --dist loadscope)
 step "unit, property and parity tests" "$python" -m pytest "${workers[@]}"
 export JUPYTER_PATH="$root/artifacts/smoke/jupyter/00" # the kernel that the smoke run declared
