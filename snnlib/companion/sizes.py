@@ -365,7 +365,7 @@ TABLE: dict[str, tuple] = {
     "audit.example_epochs":            (1,             2,                 10,                10),
     "audit.planted_kinds":             (("loss", "undefended"), None,        None,              None),
     "audit.planted_random":            (0,             1,                 3,                 3),
-    "audit.planted_train":             (20,            200,               200,               200),
+    "audit.planted_train":             (15,            200,               200,               200),
     "audit.planted_test":              (2,             10,                10,                10),
     "audit.planted_epochs":            (1,             3,                 3,                 3),
     "audit.planted_effort":            ("smoke",       "brief",           "quick",           "quick"),
