@@ -201,18 +201,24 @@ class Ray:
 
     def __init__(self, folder: Path, jobs: Jobs) -> None:
         self.ray = needs("ray", extra="scale")
-        path = os.pathsep.join(filter(None, (os.environ.get("PYTHONPATH"), *(part for part in sys.path if part))))
-        shared = {"env_vars": {"SNNLIB_HOME": str(paths.ROOT), "SNNLIB_THREADS": str(thread_count()),
-                               "OMP_NUM_THREADS": str(thread_count()), "PYTHONPATH": path}}
+        threads = {"SNNLIB_THREADS": str(thread_count()), "OMP_NUM_THREADS": str(thread_count())}  # Ray sets its own
         if not self.ray.is_initialized():
-            self.ray.init(address=jobs.address, runtime_env=shared, log_to_driver=False)
+            self.ray.init(address=jobs.address, runtime_env={"env_vars": threads}, log_to_driver=False)
         options = {"num_cpus": jobs.threads, "num_gpus": jobs.gpus, "max_retries": 0}
         options |= {"memory": int(jobs.memory * GIGABYTE)} if jobs.memory else {}
-        self.task = self.ray.remote(**options)(join)
-        self.arguments = (str(folder), str(paths.ROOT), thread_count(), _limit())
+        here = [str(Path(__file__).resolve().parents[3]), *filter(None, sys.path)]
+
+        def with_our_code(*arguments: Any) -> None:  # inside: travels as code, so that nothing is imported before
+            sys.path[:0] = [part for part in here if part not in sys.path[:1]]
+            from snnlib.companion.runner.executors import join
+
+            join(*arguments)
+
+        self.task = self.ray.remote(**options)(with_our_code)
+        self.folder = folder
 
     def start(self, place: int) -> Any:
-        return self.task.remote(*self.arguments)
+        return self.task.remote(str(self.folder), str(paths.ROOT), thread_count(), _limit())
 
     def alive(self, worker: Any) -> bool:
         return not self.ray.wait([worker], timeout=0)[0]
@@ -227,22 +233,25 @@ CREWS: dict[str, Callable[[Path, Jobs], Crew]] = {"local": Local, "slurm": Slurm
 
 
 def supervise(crew: Crew, count: int, happened: Callable[[], int], left: Callable[[], int], show: Callable) -> None:
-    """Keep `count` workers at work while items are left and time allows. happened: rises with whatever happens.
+    """Keep `count` workers at work while items are left and time allows.
+
+    happened: rises with whatever happens. show: reads that, and shows it.
 
     Errors: InputError where one worker after the other ends before anything has happened.
     """
     workers, barren, seen = [crew.start(place) for place in range(min(count, left()))], 0, happened()
     try:
         while left() and not (is_out_of_time() and not any(map(crew.alive, workers))):
-            for place, worker in enumerate(workers):
-                if crew.alive(worker) or is_out_of_time() or not left():
+            ended = [place for place, worker in enumerate(workers) if not crew.alive(worker)]
+            show()  # reads what they noted before they ended
+            for place in ended:
+                if is_out_of_time() or not left():
                     continue
                 barren, seen = (barren + 1 if happened() == seen else 0), happened()
                 if barren >= BARREN_STARTS:
                     raise InputError(f"{BARREN_STARTS} workers ended before anything had happened; see what they wrote")
                 print("a worker ended early; another takes what it was doing", flush=True)
                 workers[place] = crew.start(place)
-            show()
             time.sleep(LOOKS_EVERY)
     finally:
         crew.end([worker for worker in workers if crew.alive(worker)])

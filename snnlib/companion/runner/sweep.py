@@ -29,8 +29,10 @@ from pathlib import Path
 
 from filelock import SoftFileLease, Timeout
 
+import snnlib
 from snnlib.companion import paths
 from snnlib.companion.measure.networks import OutOfTime
+from snnlib.companion.measure.provenance import package_digest
 from snnlib.companion.measure.store import name_of, read_json
 from snnlib.companion.runner.items import Item
 from snnlib.errors import InputError
@@ -87,21 +89,26 @@ class Sweep:
 
     @classmethod
     def open(cls, folder: Path) -> Sweep:
-        """The sweep in a folder. Errors: InputError where there is none."""
+        """The sweep in a folder. Errors: InputError where there is none, or one that other code has begun."""
         found = read_json(folder / "items.json")
         if found is None:
             raise InputError(f"{folder} holds no sweep; expected a folder with items.json")
+        if found["code"] != package_digest():
+            raise InputError(
+                f"this worker's snnlib ({Path(snnlib.__file__).parent}) is not the one that began the sweep {folder}; "
+                "expected the same code; start the command again, it goes on from what is stored"
+            )
         return cls(folder, [Item(**{**one, "after": tuple(one["after"])}) for one in found["items"]])
 
     @classmethod
     def create(cls, folder: Path, items: list[Item]) -> Sweep:
         """A sweep of these items in a folder; one that is there already is joined, if it has the same items."""
         sweep = cls(folder, items)
-        content = {"items": [asdict(item) for item in items]}
+        content = {"code": package_digest(), "items": [asdict(item) for item in items]}
         if (there := read_json(folder / "items.json")) is None:
             write_atomic(folder / "items.json", json.dumps(content) + "\n")
         elif name_of(there) != name_of(content):
-            raise InputError(f"{folder} holds a sweep of other items; expected the same; give another name")
+            raise InputError(f"{folder} holds a sweep of other items or code; expected the same; give another name")
         for needed in (folder / "logs", leases()):
             needed.mkdir(parents=True, exist_ok=True)
         return sweep

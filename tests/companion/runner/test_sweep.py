@@ -133,10 +133,17 @@ def test_a_line_that_a_kill_has_cut_is_not_read(home, chain, made):
 def test_a_name_given_again_joins_the_sweep_of_the_same_items_and_of_no_others(home, chain, noting):
     Sweep.create(home / "sweep", chain)
     assert [item.key for item in Sweep.create(home / "sweep", chain).items] == [item.key for item in chain]
-    with pytest.raises(InputError, match="a sweep of other items; expected the same; give another name"):
+    with pytest.raises(InputError, match="a sweep of other items or code; expected the same; give another name"):
         Sweep.create(home / "sweep", [*chain, noting("more")])
     with pytest.raises(InputError, match="holds no sweep"):
         Sweep.open(home / "nowhere")
+
+
+def test_a_worker_with_other_code_refuses_to_join(home, chain, monkeypatch):
+    Sweep.create(home / "sweep", chain)
+    monkeypatch.setattr(sweep_module, "package_digest", lambda: "other")
+    with pytest.raises(InputError, match="is not the one that began the sweep"):
+        Sweep.open(home / "sweep")
 
 
 def test_two_items_of_one_name_are_refused(home, noting):
