@@ -77,7 +77,8 @@ class ConversionSize:
     inside AT, TRADES and MART. calibration: options of `snnlib.conversion.calibrate`. finetune, end_to_end: recipe
     options of the SNN's trainings. end_to_end_epochs: for the two comparisons, as many optimiser steps as fine-tuning
     takes, and as much time as ANN training and fine-tuning take together (a fixed number, from measured times).
-    eps_levels: in 1/255. ensemble_steps: PGD steps of each member. other_time_steps: where the fine-tuned network is
+    eps_levels: in 1/255. ensemble_steps: PGD steps of each member; adaptive_steps: of the
+    adaptive ensemble. other_time_steps: where the fine-tuned network is
     also evaluated. check_steps, square_queries: of the checks on the attacks themselves.
     """
 
@@ -92,6 +93,7 @@ class ConversionSize:
     calibration: dict
     eps_levels: tuple[int, ...]
     ensemble_steps: int
+    adaptive_steps: int
     other_time_steps: tuple[int, ...]
     check_steps: tuple[int, ...]
     square_queries: int
@@ -345,6 +347,7 @@ TABLE: dict[str, tuple] = {
     ),
     "conversion.eps_levels":           ((4,),          (2, 4, 8),         (2, 4, 8),         (2, 4, 8)),
     "conversion.ensemble_steps":       (1,             5,                 10,                10),
+    "conversion.adaptive_steps":       (3,             64,                64,                64),
     "conversion.other_time_steps":     ((1, 2),        (2, 4, 8, 16),     (2, 4, 8, 16),     (2, 4, 8, 16)),
     "conversion.check_steps":          ((1, 2),        (5, 10, 20),       (10, 20, 40),      (10, 20, 40)),
     "conversion.square_queries":       (10,            500,               500,               5000),

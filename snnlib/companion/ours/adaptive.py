@@ -12,10 +12,10 @@ from snnlib.attacks.mixed_surrogates import MIXED
 from snnlib.attacks.worst_case import ADAPTIVE_WIDTH, NARROW, WIDE, Turn
 from snnlib.companion.luu2025 import networks as luu2025
 from snnlib.companion.measure.attacked import ENCODED, Attack, attacked
-from snnlib.companion.measure.networks import TrainedNetwork
+from snnlib.companion.measure.networks import TrainedNetwork, attacked_images
 from snnlib.companion.measure.rows import SAMPLE_KEY
 from snnlib.companion.ozdenizci2024 import networks as ozdenizci2024
-from snnlib.companion.sizes import AdaptiveSize, Profile, conversion_size
+from snnlib.companion.sizes import AdaptiveSize, ConversionSize, Profile, conversion_size
 from snnlib.data import ImageSet
 
 CELL = ["model", "seed", "eps255"]
@@ -23,6 +23,13 @@ WORST, FIXED, CHOSEN = "worst case (ours)", "19 members × PGD", "adaptive, chos
 ALONE = {name: f"adaptive turns, {word} alone (ours)" for name, word in zip(FIRST, ("narrow", "wide"), strict=True)}
 CURVES = (WORST, FIXED, CHOSEN, "APGD-CE, training surrogate", "SA-PGD, adaptive sharpness", "mixed surrogates (MDSE)")
 """Drawn over passes; all ways are in the table of differences."""
+
+
+def adaptive(item: TrainedNetwork, size: ConversionSize, levels: tuple[int, ...]) -> pd.DataFrame:
+    """Rows of the adaptive ensemble on the conversion chapter's attacked images, at each level of eps (1/255)."""
+    options = {"steps": size.adaptive_steps}
+    attacks = [Attack("adaptive_ensemble", level / 255, options=options) for level in levels]
+    return attacked(item, attacks, attacked_images(size.profile, item.splits), size.profile.attack_batch_size)
 
 
 def networks(profile: Profile, data_dir: str | None = None) -> list[TrainedNetwork]:
