@@ -94,7 +94,9 @@ def test_a_few_steps_make_the_part_smaller(objective, part):
     assert all(layer.rule is None for layer in neurons_of(model))
 
 
-@pytest.mark.parametrize("objective, options", [(membrane_overlap, {}), (membrane_guard, {"margin": 1.0})], ids=["overlap", "guard"])
+@pytest.mark.parametrize(
+    ("objective", "options"), [(membrane_overlap, {}), (membrane_guard, {"margin": 1.0})], ids=["overlap", "guard"]
+)
 def test_what_is_pushed_from_the_threshold_has_no_gradient_left_for_the_networks_own_surrogate(objective, options):
     """A wider surrogate still sees the membranes: the attacker is blind, and the audit's ensemble has to find it."""
     model, (images, labels) = vgg(), pictures()
