@@ -79,7 +79,7 @@ ATTACKS = {
     **{name: Attack(name, EPS, options=FEW) for name in ("pgd", "mi_fgsm", "apgd", "sa_pgd", "transfer")},
     "pgd l2 margin": Attack("pgd", 0.5, norm="l2", options={**FEW, "loss": "margin", "restarts": 2}),
     "pgd kl": Attack("pgd", EPS, options={**FEW, "loss": "kl", "start": "gaussian", "early_stop": False}),
-    "apgd_targeted": Attack("apgd_targeted", EPS, options={**FEW, "targets": 1, "loss": "kl"}),
+    "apgd_targeted": Attack("apgd_targeted", EPS, options={**FEW, "targets": 1, "loss": "targeted_margin"}),
     "square": Attack("square", EPS, options={"queries": 6}),
     "square l2": Attack("square", 0.5, norm="l2", options={"queries": 6}),
     "spsa": Attack("spsa", EPS, options={**FEW, "directions": 2}),
