@@ -279,7 +279,7 @@ REFUSED = [
     ({"steps": 0}, "steps is 0"),
     ({"steps": 1.5}, "steps is 1.5"),
     ({"eot": 0}, "eot is 0"),
-    ({"loss": "hinge"}, "loss is 'hinge'; expected one of ce, margin, dlr, targeted_dlr, kl"),
+    ({"loss": "hinge"}, "loss is 'hinge'; expected one of ce, margin, dlr, targeted_dlr, targeted_margin, kl"),
     ({"gradient": "atan"}, "gradient is 'atan'"),
 ]
 REFUSED_BY = [
