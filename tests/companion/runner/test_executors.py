@@ -238,7 +238,7 @@ def test_kills_at_random_lose_nothing_of_rays_workers(home, noting, made, ray_no
 
 
 def test_the_script_for_sbatch_is_one_that_bash_can_read_and_asks_for_the_resources(home, tmp_path):
-    jobs = read_jobs("slurm:8", "partition=gpu,time=4h,gpus=1,memory=16")
+    jobs = read_jobs("slurm:8", "partition=gpu,time=4h,gpus=1,memory=16,cpus=2")
     text = sbatch_script(["python", "-m", "worker", "--set", "seed=0..9"], jobs, "trial", home)
     for wanted in ("array=0-7", "partition=gpu", "time=240", "gres=gpu:1", "mem=16G", "requeue", "cpus-per-task=2"):
         assert f"#SBATCH --{wanted}\n" in text
