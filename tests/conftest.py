@@ -52,6 +52,8 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """An empty project folder in place of the repository, for this process and the kernels it starts."""
     folder = tmp_path / "home"
     folder.mkdir()
+    for name in ("ROOT", "NOTEBOOKS", "FIGURES", "ARTIFACTS"):
+        getattr(paths, name)  # decided at first use: else the folder below would be what is put back
     monkeypatch.setattr(paths, "ROOT", folder)
     for name in ("NOTEBOOKS", "FIGURES", "ARTIFACTS"):
         monkeypatch.setattr(paths, name, folder / name.lower())
