@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import importlib
 from types import ModuleType
+from typing import TYPE_CHECKING
 
 from snnlib.errors import InputError
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 
 def needs(module: str, *, extra: str) -> ModuleType:
@@ -24,3 +28,8 @@ def needs(module: str, *, extra: str) -> ModuleType:
         if error.name != package:
             raise
         raise InputError(f'{package} is not installed; this part needs it: pip install "snnlib[{extra}]"') from None
+
+
+def axes_for(ax: Axes | None) -> Axes:
+    """`ax` itself, or the axes of a new figure. Errors: InputError where matplotlib is missing."""
+    return needs("matplotlib.pyplot", extra="report").subplots(layout="constrained")[1] if ax is None else ax

@@ -22,7 +22,7 @@ from snnlib.attacks.registry import ATTACKS
 from snnlib.attacks.result import AttackResult
 from snnlib.errors import InputError
 from snnlib.neurons import surrogates
-from snnlib.optional import needs
+from snnlib.optional import axes_for
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -99,8 +99,7 @@ class EnsembleResult:
 
         ax: to draw into; None makes a figure. Errors: InputError where matplotlib is missing.
         """
-        if ax is None:
-            ax = needs("matplotlib.pyplot", extra="report").subplots(layout="constrained")[1]
+        ax = axes_for(ax)
         broken = torch.zeros(len(self.result), dtype=torch.bool)
         left = []
         for member in self.by_member.values():

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from snnlib.attacks.budget import Budget, l2_distance, linf_distance
 from snnlib.errors import InputError
-from snnlib.optional import needs
+from snnlib.optional import axes_for
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -59,8 +59,7 @@ class AttackResult:
 
         ax: to draw into; None makes a figure. Errors: InputError where matplotlib is missing.
         """
-        if ax is None:
-            ax = needs("matplotlib.pyplot", extra="report").subplots(layout="constrained")[1]
+        ax = axes_for(ax)
         found = self.first_successful_step[self.success].cpu()
         broken = torch.bincount(found, minlength=2).cumsum(0)
         ax.step(range(len(broken)), 100 * (1 - broken / max(len(self), 1)), where="post")

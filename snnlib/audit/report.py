@@ -12,7 +12,7 @@ import pandas as pd
 
 from snnlib.errors import InputError
 from snnlib.files import write_atomic
-from snnlib.optional import needs
+from snnlib.optional import axes_for
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -164,8 +164,7 @@ class AuditReport:
         # Only here, as in `save`.
         from snnlib.audit.pictures import attack_ladder
 
-        if ax is None:
-            ax = needs("matplotlib.pyplot", extra="report").subplots(layout="constrained")[1]
+        ax = axes_for(ax)
         attack_ladder(ax, self)
         return ax
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 import torch
@@ -29,6 +30,20 @@ class Declared(torch.autograd.Function):
     def backward(ctx, upstream: Tensor) -> tuple[Tensor, None, None]:
         (images,) = ctx.saved_tensors
         return (upstream * ctx.slope(images)).sum(0), None, None
+
+
+def above_zero(margins: Tensor, slope: Callable) -> Tensor:
+    """1 where a margin is above 0, else 0; backward, the incoming gradient times `slope(margins)`."""
+    return Declared.apply(margins, _step, slope)[0]
+
+
+def atan_slope(margins: Tensor, width: float = 1.0) -> Tensor:
+    """The derivative of ½ + atan(margins/width)/π."""
+    return 1 / (math.pi * width * (1 + (margins / width) ** 2))
+
+
+def _step(margins: Tensor) -> Tensor:
+    return (margins > 0).to(margins.dtype)[None]
 
 
 class Encoder(nn.Module):

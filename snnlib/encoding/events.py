@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import math
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from snnlib import checks
-from snnlib.encoding.encoder import Declared, Encoder, check_floats
+from snnlib.encoding.encoder import Encoder, above_zero, atan_slope, check_floats
 from snnlib.errors import InputError
 
 POLARITIES = 2
@@ -67,8 +65,8 @@ class I2EEncoder(Encoder):
             return self.forward(images.to(torch.float32)).to(images.dtype)
         margins = self.margins(images.detach() if self.gradient == "none" else images)
         if self.gradient == "none":
-            return _step(margins)[0]
-        return Declared.apply(margins, _step, getattr(self, f"{self.gradient}_slope"))[0]
+            return (margins > 0).to(margins.dtype)
+        return above_zero(margins, getattr(self, f"{self.gradient}_slope"))
 
     def margins(self, images: Tensor) -> Tensor:
         """By how much each possible event exceeds its threshold, `[8, N, 2, H, W]`."""
@@ -84,11 +82,7 @@ class I2EEncoder(Encoder):
         return (margins.abs() < self.threshold).to(margins.dtype) / (2 * self.threshold)
 
     def smooth_slope(self, margins: Tensor) -> Tensor:
-        return 1 / (math.pi * self.threshold * (1 + (margins / self.threshold) ** 2))
+        return atan_slope(margins, self.threshold)
 
     def extra_repr(self) -> str:
         return f"{super().extra_repr()}, threshold={self.threshold:g}"
-
-
-def _step(margins: Tensor) -> Tensor:
-    return (margins > 0).to(margins.dtype)[None]

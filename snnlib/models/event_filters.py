@@ -6,13 +6,11 @@ attacker who differentiates the filtered network sees what would let an event th
 
 from __future__ import annotations
 
-import math
-
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from snnlib import checks
-from snnlib.encoding.encoder import Declared
+from snnlib.encoding.encoder import above_zero, atan_slope
 from snnlib.models.build import Model
 
 
@@ -64,12 +62,4 @@ def filtered(model: Model, *filters: nn.Module) -> Model:
 
 
 def _keep(margin: Tensor) -> Tensor:
-    return Declared.apply(margin, _step, _slope)[0]
-
-
-def _step(margin: Tensor) -> Tensor:
-    return (margin > 0).to(margin.dtype)[None]
-
-
-def _slope(margin: Tensor) -> Tensor:
-    return 1 / (math.pi * (1 + margin**2)).unsqueeze(0)
+    return above_zero(margin, atan_slope)
