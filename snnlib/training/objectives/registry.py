@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import math
 from collections.abc import Callable, Mapping
-from functools import partial
+from functools import cache, partial
 from numbers import Real
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
@@ -135,7 +135,7 @@ def build_objective(name: str, parameters: Mapping) -> Objective:
         raise InputError(f"objective is {name!r}; expected one of {', '.join(OBJECTIVES)}; choose one of these")
     function, owner = OBJECTIVES[name], f"objective {name!r}"
     check_names(owner, parameters, keyword_only(function).keys())
-    hints = get_type_hints(function)
+    hints = _hints_of(function)
     for key, default in keyword_only(function).items():
         if key in parameters:
             _check_value(owner, key, parameters[key], hints.get(key))
@@ -152,6 +152,11 @@ def needs_attack(name: str, parameters: Mapping) -> bool:
     return inspect.signature(OBJECTIVES[name]).parameters["attack"].default is inspect.Parameter.empty
 
 
+_hints_of = cache(get_type_hints)
+"""Of a function; read once, as an objective is built at every step."""
+
+
+@cache
 def keyword_only(function: Callable) -> dict[str, Any]:
     """The keyword-only arguments of a function with their defaults."""
     arguments = inspect.signature(function).parameters.values()
