@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 from heapq import heappop, heappush
 
@@ -14,7 +15,6 @@ from snnlib.companion.runner.cost import NOT_COUNTED, Meter, Training, Work, ima
 from snnlib.companion.runner.execute import clock
 from snnlib.companion.runner.items import Item, items_of, work_behind
 from snnlib.companion.runner.rates import read_rates
-from snnlib.companion.sizes import get_profile
 from snnlib.errors import InputError
 
 MOST_MACHINES = 10_000
@@ -22,7 +22,13 @@ MOST_MACHINES = 10_000
 
 def estimated_seconds(items: list[Item], meter: Meter) -> list[float]:
     """Seconds of every item of a profile, at most: images that fall leave an attack early."""
-    return [_seconds(*work_behind(item), meter) for item in items]
+    found, seconds = {}, []
+    for item in items:
+        work, level = work_behind(item)
+        if (id(work), level) not in found:  # the seeds of a training take the same time
+            found[id(work), level] = _seconds(work, level, meter)
+        seconds.append(found[id(work), level])
+    return seconds
 
 
 def _seconds(work: Training | Work, level: int | None, meter: Meter) -> float:
@@ -30,6 +36,20 @@ def _seconds(work: Training | Work, level: int | None, meter: Meter) -> float:
         return work.recipe().epochs * meter.epoch(work)
     images = len(attacked_images(work.training.profile, images_of(work.training.profile)))
     return meter.under(Work(work.notebook, work.training, (work.attacks[level],)), images)
+
+
+class Remembered(Meter):
+    """Rates of another machine: nothing is measured. Errors: InputError for a network that has no rate."""
+
+    def __init__(self, profile: str, machine: str, rates: dict) -> None:
+        super().__init__("cpu", 1, rates)
+        self.said = f"--machines with profile {profile}; {{}} has no rate for {machine}; expected profile paper"
+
+    def _once(self, training: Training, work: dict, measure: Callable) -> float | tuple[float, float]:
+        def refuse() -> None:
+            raise InputError(self.said.format(training.network.label))
+
+        return super()._once(training, work, refuse)
 
 
 @dataclass(frozen=True)
@@ -91,11 +111,8 @@ def machines_report(profile: str, text: str) -> str:
     """Hours per machine and the critical path of a profile, from the rates of such a machine. Errors: InputError."""
     count, name = read_machines(text)
     rates, origin = read_rates(name)
-    known = len(rates)
-    meter, items = Meter("cpu", get_profile(profile).timed_batches, rates), items_of(profile)
-    seconds = estimated_seconds(items, meter)
-    if len(rates) > known:  # measured on this machine, which is another one
-        raise InputError(f"--machines with profile {profile}; its networks have no rates for {name}; expected paper")
+    items = items_of(profile)
+    seconds = estimated_seconds(items, Remembered(profile, name, rates))
     plan = planned(items, seconds, count)
     hours = pd.Series(plan.busy) / 3600
     table = pd.DataFrame({"machine": range(1, count + 1), "hours": hours.round(1)})
