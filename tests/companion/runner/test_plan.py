@@ -93,7 +93,7 @@ def test_no_pass_of_a_scaled_machine_is_faster_than_its_floor():
 def test_the_paper_on_eight_gpus_has_a_plan_and_a_critical_path():
     text = machines_report("paper", "8xH100")
     assert "Profile paper on 8 x H100" in text and "estimate" in text and "Critical path" in text
-    assert sum(line.startswith("| ") for line in text.splitlines()) == 2 + 8 - 1
+    assert sum(line.startswith("| ") for line in text.splitlines()) == 2 + 8  # the head, its rule, a line per machine
 
 
 def test_machines_are_planned_only_where_every_network_has_a_rate():
