@@ -20,7 +20,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from snnlib.attacks import Budget, pgd
+from snnlib.attacks import AttackResult, Budget, pgd
 from snnlib.bench.attacks import plain_pgd, random_starts
 from snnlib.bench.contenders import LIF_CONTENDERS, SpikingJellyNetwork
 from snnlib.bench.speed import copy_bandwidth
@@ -30,6 +30,7 @@ from snnlib.encoding import build_encoder
 from snnlib.files import user_path
 from snnlib.models import Model, build_model
 from snnlib.runtime import apply_process_settings, check_device, default_device, describe_device
+from snnlib.training.replay import PlainPasses, ReplayedPasses
 
 ROUNDS = 7
 ROUND_MS = 5.0
@@ -42,6 +43,8 @@ NETWORKS = ((64, 4, 64), (64, 4, 16), (64, 4, 256), (16, 10, 64), (16, 10, 16), 
 PGD_STEPS = 20
 SMALL = {"neuron_steps": (100_000, 10_000), "networks": ((4, 2, 2),)}
 MODULES = {"SpikingJelly": "spikingjelly", "snnTorch": "snntorch", "Norse": "norse"}
+RECORDED = "snnlib, CUDA graphs"
+OURS = ("snnlib", RECORDED)
 Run = Callable[[], object]
 
 
@@ -128,7 +131,7 @@ def lif_rows(neuron_steps: int, watch: _Watch, device: str, peak_rate: float) ->
 
 
 def _model(name: str, width: int, time_steps: int, device: str) -> nn.Module:
-    if name == "snnlib":
+    if name in OURS:
         return build_model("sew_resnet18", 10, time_steps, encoder="direct", width=width, seed=0).to(device)
     importlib.import_module(MODULES[name])
     if width != 64:
@@ -139,32 +142,42 @@ def _model(name: str, width: int, time_steps: int, device: str) -> nn.Module:
 def network_rows(width: int, time_steps: int, batch: int, watch: _Watch, device: str, steps: int) -> Iterator[dict]:
     """A training step (Adam) and a PGD of `steps` steps of SEW-ResNet-18 on random images, directly coded.
 
-    Ours attacks by `pgd`, the peer's network is attacked by the plain loop of published codes.
+    Ours attacks by `pgd`, on CUDA also with recorded passes, as `training.fit` trains; the peer's network is attacked
+    by the plain loop of published codes.
     """
     images = torch.rand(batch, 3, 32, 32, device=device)
     labels = torch.randint(0, 10, (batch,), device=device)
 
     def training(name: str) -> Run:
         model = _model(name, width, time_steps, device).train()
-        optimiser = torch.optim.Adam(model.parameters(), lr=1e-3)
+        optimiser = torch.optim.Adam(model.parameters(), lr=1e-3, fused=name == RECORDED)
+        passes = ReplayedPasses(model) if name == RECORDED else PlainPasses()
 
         def step() -> None:
             optimiser.zero_grad(set_to_none=True)
-            encoded = model.encoder(images)
-            F.cross_entropy(model.body(encoded if name == "snnlib" else encoded.contiguous()), labels).backward()
+            with passes.active():
+                logits = model(images) if name in OURS else model.body(model.encoder(images).contiguous())
+            F.cross_entropy(logits, labels).backward()
             optimiser.step()
 
         return step
 
     def attack(name: str) -> Run:
         model, budget = _model(name, width, time_steps, device).eval(), Budget(8 / 255)
-        if name == "snnlib":
-            return lambda: pgd(model, images, labels, budget, steps=steps, early_stop=False)
+        if name in OURS:
+            passes = ReplayedPasses(model) if name == RECORDED else PlainPasses()
+
+            def whole() -> AttackResult:
+                with passes.active():
+                    return pgd(model, images, labels, budget, steps=steps, early_stop=False)
+
+            return whole
         start: Tensor = random_starts(images, budget)
         return lambda: plain_pgd(model, images, labels, start, budget, steps)
 
     for work, prepare, rounds in (("training step", training, ROUNDS), (f"PGD-{steps}", attack, 3)):
-        for row in compare({name: partial(prepare, name) for name in ("snnlib", "SpikingJelly")}, watch, rounds):
+        names = [*(OURS if watch.cuda else OURS[:1]), "SpikingJelly"]
+        for row in compare({name: partial(prepare, name) for name in names}, watch, rounds):
             yield {"work": f"{work}, width {width}, T = {time_steps}", "size": batch, **row}
 
 

@@ -31,6 +31,7 @@ from snnlib.training.health import TrainingDiverged, silent_layers
 from snnlib.training.log import EpochLog, announce
 from snnlib.training.randomness import global_randomness_at
 from snnlib.training.recipe import Recipe
+from snnlib.training.replay import passes_of
 
 __all__ = ["History", "TrainingDiverged", "fit"]
 
@@ -121,6 +122,7 @@ class _Run:
         self.model, self.splits, self.recipe = model, splits, recipe
         self.directory, self.device = directory, device
         self.optimiser = build_optimiser(model, recipe)
+        self.passes = passes_of(model, recipe, device)
         self.identity = {
             "recipe": recipe.as_config(),
             "model": _model_config(model),
@@ -178,9 +180,10 @@ class _Run:
         """Train, score, save and log one epoch; returns the seconds that it took."""
         start = time.perf_counter()
         with global_randomness_at(self.device, "model", self.recipe.seed, epoch):
-            record = train_epoch(
-                self.model, self.optimiser, self.splits.train, self.recipe, epoch, self.device, bar.update
-            )
+            with self.passes.active():
+                record = train_epoch(
+                    self.model, self.optimiser, self.splits.train, self.recipe, epoch, self.device, bar.update
+                )
             training_seconds = time.perf_counter() - start
             with silent_layers(self.model) as silent:
                 accuracy = evaluate_accuracy(self.model, self.splits.validation, device=self.device)

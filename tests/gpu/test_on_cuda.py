@@ -13,8 +13,9 @@ from snnlib.companion.measure.networks import Network, TrainedNetwork
 from snnlib.conversion import calibrate
 from snnlib.data import ImageSplits
 from snnlib.models import build_model
+from snnlib.runtime import make_deterministic
 from snnlib.tensor_files import state_digest
-from snnlib.training import Recipe, fit
+from snnlib.training import Recipe, fit, inner_attack
 from snnlib.training.accuracy import predictions
 from snnlib.training.checkpoint import read_checkpoint
 from snnlib.training.epoch import build_optimiser, train_step
@@ -51,6 +52,23 @@ def test_training_step_is_the_one_on_the_cpu(cuda, dtype, tolerance):
     assert found[cuda][0] == pytest.approx(found["cpu"][0], rel=tolerance)
     change = (found[cuda][1] - found["cpu"][1]).norm() / found["cpu"][1].norm()
     assert change < tolerance
+
+
+@pytest.mark.parametrize("objective", ["natural", "trades"])
+@pytest.mark.parametrize("name", ["sew_resnet18", "vgg11"])
+def test_replayed_training_gives_the_bytes_of_plain_training(cuda, test_images, tmp_path, monkeypatch, name, objective):
+    """Two batch sizes, dropout, trainable thresholds, and passes that wait for each other."""
+    splits = ImageSplits("made-up", test_images, test_images, test_images, 10, tuple("abcdefghij"))
+    attack = None if objective == "natural" else {**inner_attack(objective, 2 / 255), "steps": 3}
+    recipe = Recipe(epochs=2, batch_size=len(test_images) // 3, objective=objective, attack=attack)
+    digests = {}
+    for graphs in ("0", "1", "1"):
+        monkeypatch.setenv("SNNLIB_CUDA_GRAPHS", graphs)
+        make_deterministic(0)
+        model = build_model(name, 10, time_steps=4, width=8, seed=0, trainable_threshold=name == "vgg11")
+        fit(model, splits, recipe, directory=tmp_path / str(len(digests)), device=cuda, resume=False)
+        digests.setdefault(graphs, set()).add(state_digest(model.state_dict()))
+    assert digests["0"] == digests["1"]
 
 
 def test_trained_network_answers_as_on_the_cpu(cuda, trained, test_images):

@@ -1,0 +1,216 @@
+"""CUDA graphs: the passes of a training step are recorded once and replayed.
+
+At the batch sizes of both papers a GPU waits for its host, which has hundreds of kernels to launch for one pass; a
+recorded pass is one launch. A recording holds for one shape, one set of modes and one way of differentiating spikes,
+and is made anew for others. Replayed kernels are those that would have run, in the same order: the same bytes.
+"""
+
+from __future__ import annotations
+
+import os
+import weakref
+from collections.abc import Callable, Hashable, Iterator
+from contextlib import contextmanager
+from typing import NamedTuple, Protocol
+
+import torch
+from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
+
+from snnlib.encoding import PoissonEncoder
+from snnlib.models import Model
+from snnlib.neurons import neurons_of
+from snnlib.training.recipe import Recipe
+
+REPLAYABLE = frozenset({"natural", "adversarial", "trades", "mart", "consistency", "clean_and_adversarial", "score"})
+"""Objectives that ask the model for logits alone, and differentiate them once."""
+MOST_RECORDINGS = 24
+"""A training needs up to a dozen: two batch sizes, pass and attack, with and without gradient."""
+WARM_UP_PASSES = 2
+"""Before a recording: kernels are compiled and chosen in them."""
+
+
+class Recording(Protocol):
+    """A pass that can be done again on other values of the same shape."""
+
+    lease: Callable[[], Lease | None]
+
+    def forward(self, x: Tensor) -> Tensor: ...
+
+    def backward(self, g_logits: Tensor) -> list[Tensor | None]: ...
+
+
+class Lease:
+    """Held by a pass whose gradient is still to come: until then no other pass may overwrite what it saved."""
+
+    open = True
+
+
+class CudaRecording:
+    """Forward and backward of `model` as two CUDA graphs over fixed memory; the weights are those of the model.
+
+    inputs: what the backward pass differentiates by, the points first where they want a gradient; empty: no backward.
+    """
+
+    def __init__(self, forward: Callable[[Tensor], Tensor], model: nn.Module, x: Tensor, weights: list[Tensor]) -> None:
+        self.lease: Callable[[], Lease | None] = lambda: None
+        self._x = x.detach().clone().requires_grad_(x.requires_grad)
+        self._inputs = [self._x, *weights] if x.requires_grad else weights
+        buffers = {buffer: buffer.clone() for buffer in model.buffers()}
+        random_state = torch.cuda.get_rng_state(x.device)
+        self._warm_up(forward)
+        self._forward, self._backward = torch.cuda.CUDAGraph(), torch.cuda.CUDAGraph()
+        with torch.cuda.graph(self._forward):
+            self._logits = forward(self._x)
+        if self._inputs:
+            self._g_logits = torch.zeros_like(self._logits)
+            with torch.cuda.graph(self._backward, pool=self._forward.pool()):
+                self._gradients = self._differentiated(self._logits)
+        self._logits = self._logits.detach()
+        with torch.no_grad():
+            for buffer, before in buffers.items():
+                buffer.copy_(before)
+        torch.cuda.set_rng_state(random_state, x.device)
+
+    def _warm_up(self, forward: Callable[[Tensor], Tensor]) -> None:
+        aside = torch.cuda.Stream()
+        aside.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(aside):
+            for _ in range(WARM_UP_PASSES):
+                logits = forward(self._x)
+                if self._inputs:
+                    self._g_logits = torch.zeros_like(logits)
+                    self._differentiated(logits)
+        torch.cuda.current_stream().wait_stream(aside)
+
+    def _differentiated(self, logits: Tensor) -> tuple[Tensor | None, ...]:
+        return torch.autograd.grad(logits, self._inputs, self._g_logits, allow_unused=True)
+
+    def forward(self, x: Tensor) -> Tensor:
+        self._x.detach().copy_(x)
+        self._forward.replay()
+        return self._logits.clone()
+
+    def backward(self, g_logits: Tensor) -> list[Tensor | None]:
+        """Gradients in the order of `inputs`. Those of weights are the recording's own memory until its next pass."""
+        self._g_logits.copy_(g_logits)
+        self._backward.replay()
+        return [None if gradient is None else gradient.detach() for gradient in self._gradients]
+
+
+class _Pass(torch.autograd.Function):
+    """One replayed pass as autograd sees it."""
+
+    @staticmethod
+    def forward(ctx, recording: Recording, lease: Lease, x: Tensor, *weights: Tensor) -> Tensor:
+        ctx.recording, ctx.lease, ctx.wants_slope = recording, lease, x.requires_grad
+        return recording.forward(x)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, g_logits: Tensor):
+        gradients = ctx.recording.backward(g_logits)
+        ctx.lease.open = False
+        if not ctx.wants_slope:
+            return None, None, None, *gradients
+        slope, *others = gradients
+        # An attack may keep the slopes of earlier steps; weights' gradients are used up before the next pass.
+        return None, None, None if slope is None else slope.clone(), *others
+
+
+class Situation(NamedTuple):
+    """All that decides which kernels a pass launches."""
+
+    shape: torch.Size
+    stride: tuple[int, ...]
+    dtype: torch.dtype
+    differentiated: bool
+    wants_slope: bool
+    training: tuple[bool, ...]
+    trainable: tuple[bool, ...]
+    surrogates: tuple[Hashable, ...]
+
+
+class ReplayedPasses:
+    """`model(x)` by recordings, inside `active()`; without them where a hook or an attacker's rule wants to look in.
+
+    record: makes a `Recording` from `(forward, model, x, weights)`.
+    """
+
+    def __init__(self, model: nn.Module, record: Callable[..., Recording] = CudaRecording) -> None:
+        self._model, self._record = model, record
+        self._modules, self._weights = list(model.modules()), list(model.parameters())
+        self._neurons = neurons_of(model)
+        self.recordings: dict[Situation, list[Recording]] = {}
+
+    @contextmanager
+    def active(self) -> Iterator[None]:
+        self._plain = self._model.forward
+        self._model.forward = self._replayed
+        try:
+            yield
+        finally:
+            del self._model.forward
+
+    def _replayed(self, x: Tensor) -> Tensor:
+        if self._is_watched():
+            return self._plain(x)
+        wanted = self._situation(x)
+        recording = self._free(wanted)
+        if recording is None:
+            if sum(map(len, self.recordings.values())) >= MOST_RECORDINGS:
+                return self._plain(x)
+            with torch.set_grad_enabled(wanted.differentiated):
+                recording = self._record(self._plain, self._model, x, self._differentiated_weights(wanted))
+            self.recordings.setdefault(wanted, []).append(recording)
+        if not wanted.differentiated:
+            return recording.forward(x)
+        lease = Lease()
+        recording.lease = weakref.ref(lease)
+        return _Pass.apply(recording, lease, x, *self._differentiated_weights(wanted))
+
+    def _is_watched(self) -> bool:
+        if any(module._forward_hooks or module._forward_pre_hooks for module in self._modules):
+            return True
+        return any(neuron.rule is not None for neuron in self._neurons)
+
+    def _situation(self, x: Tensor) -> Situation:
+        trainable = tuple(weight.requires_grad for weight in self._weights)
+        differentiated = torch.is_grad_enabled() and (x.requires_grad or any(trainable))
+        return Situation(
+            x.shape, x.stride(), x.dtype, differentiated, differentiated and x.requires_grad,
+            tuple(module.training for module in self._modules), trainable,
+            tuple(neuron.surrogate for neuron in self._neurons),
+        )  # fmt: skip
+
+    def _differentiated_weights(self, wanted: Situation) -> list[Tensor]:
+        if not wanted.differentiated:
+            return []
+        return [weight for weight in self._weights if weight.requires_grad]
+
+    def _free(self, wanted: Situation) -> Recording | None:
+        for recording in self.recordings.get(wanted, ()):
+            lease = recording.lease()
+            if lease is None or not lease.open:
+                return recording
+        return None
+
+
+class PlainPasses:
+    """The model as it is."""
+
+    @contextmanager
+    def active(self) -> Iterator[None]:
+        yield
+
+
+def passes_of(model: nn.Module, recipe: Recipe, device: torch.device) -> ReplayedPasses | PlainPasses:
+    """Replayed passes on CUDA, for trainings of which they compute the same; `SNNLIB_CUDA_GRAPHS=0` switches them off.
+
+    Networks of `build_model` alone: another may decide in Python what it computes. Not for Poisson coding, whose seed
+    changes from pass to pass, objectives outside `REPLAYABLE`, curricula (the number of time steps changes), autocast.
+    """
+    wanted = device.type == "cuda" and os.environ.get("SNNLIB_CUDA_GRAPHS") != "0"
+    fixed = isinstance(model, Model) and not isinstance(model.encoder, PoissonEncoder)
+    plain = recipe.curriculum is None and recipe.precision == "float32" and recipe.objective in REPLAYABLE
+    return ReplayedPasses(model) if wanted and fixed and plain else PlainPasses()
