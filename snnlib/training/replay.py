@@ -46,6 +46,25 @@ class Lease:
     open = True
 
 
+@contextmanager
+def same_memory(model: nn.Module) -> Iterator[dict[Tensor, Tensor]]:
+    """Inside, the model's parameters are other leaves over the same memory; yields them by parameter.
+
+    Autograd ties a leaf to the stream on which it was first used, as long as any graph holds it: a recording that met
+    one of another stream would have to wait for that stream, which a recording cannot.
+    """
+    held = [(module, name, weight) for module in model.modules() for name, weight in module._parameters.items()]
+    held = [(module, name, weight) for module, name, weight in held if weight is not None]
+    twins = {weight: nn.Parameter(weight.detach(), weight.requires_grad) for _, _, weight in held}
+    try:
+        for module, name, weight in held:
+            module._parameters[name] = twins[weight]
+        yield twins
+    finally:
+        for module, name, weight in held:
+            module._parameters[name] = weight
+
+
 class CudaRecording:
     """Forward and backward of `model` as two CUDA graphs over fixed memory; the weights are those of the model.
 
@@ -55,17 +74,19 @@ class CudaRecording:
     def __init__(self, forward: Callable[[Tensor], Tensor], model: nn.Module, x: Tensor, weights: list[Tensor]) -> None:
         self.lease: Callable[[], Lease | None] = lambda: None
         self._x = x.detach().clone().requires_grad_(x.requires_grad)
-        self._inputs = [self._x, *weights] if x.requires_grad else weights
         buffers = {buffer: buffer.clone() for buffer in model.buffers()}
         random_state = torch.cuda.get_rng_state(x.device)
-        self._warm_up(forward)
-        self._forward, self._backward = torch.cuda.CUDAGraph(), torch.cuda.CUDAGraph()
-        with torch.cuda.graph(self._forward):
-            self._logits = forward(self._x)
-        if self._inputs:
-            self._g_logits = torch.zeros_like(self._logits)
-            with torch.cuda.graph(self._backward, pool=self._forward.pool()):
-                self._gradients = self._differentiated(self._logits)
+        with same_memory(model) as twins:
+            twins_of_weights = [twins[weight] for weight in weights]
+            self._inputs = [self._x, *twins_of_weights] if x.requires_grad else twins_of_weights
+            self._warm_up(forward)
+            self._forward, self._backward = torch.cuda.CUDAGraph(), torch.cuda.CUDAGraph()
+            with torch.cuda.graph(self._forward):
+                self._logits = forward(self._x)
+            if self._inputs:
+                self._g_logits = torch.zeros_like(self._logits)
+                with torch.cuda.graph(self._backward, pool=self._forward.pool()):
+                    self._gradients = self._differentiated(self._logits)
         self._logits = self._logits.detach()
         with torch.no_grad():
             for buffer, before in buffers.items():

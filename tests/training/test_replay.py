@@ -12,7 +12,7 @@ from snnlib.models import build_model
 from snnlib.tensor_files import state_digest
 from snnlib.training import Recipe, inner_attack
 from snnlib.training.epoch import build_optimiser, train_epoch
-from snnlib.training.replay import MOST_RECORDINGS, PlainPasses, ReplayedPasses, passes_of
+from snnlib.training.replay import MOST_RECORDINGS, PlainPasses, ReplayedPasses, passes_of, same_memory
 
 
 class OnTheCpu:
@@ -20,11 +20,12 @@ class OnTheCpu:
 
     def __init__(self, forward, model, x, weights):
         self.lease = lambda: None
-        self._model_forward, self._wants_slope = forward, x.requires_grad
-        self._weights, self._static = weights, None
+        self._model_forward, self._model, self._wants_slope = forward, model, x.requires_grad
+        self._originals, self._weights, self._static = weights, weights, None
 
     def forward(self, x):
-        with torch.set_grad_enabled(bool(self._weights) or self._wants_slope):
+        with same_memory(self._model) as twins, torch.set_grad_enabled(bool(self._weights) or self._wants_slope):
+            self._weights = [twins[weight] for weight in self._originals]
             self._x = x.detach().clone().requires_grad_(self._wants_slope)
             self._logits = self._model_forward(self._x)
         return self._logits.detach().clone()
