@@ -29,6 +29,7 @@ from snnlib.models import Model
 from snnlib.neurons import kernel_name, neurons_of
 from snnlib.progress import progress
 from snnlib.training.accuracy import predictions
+from snnlib.training.randomness import global_randomness_at
 
 
 @dataclass(frozen=True)
@@ -180,7 +181,9 @@ def _rows(
 ) -> pd.DataFrame:
     model, device = network.model, network.device
     index = torch.arange(len(images)) if samples is None else torch.tensor(samples)
-    clean_correct = predictions(model, images.take(index), batch_size, device) == images.labels[index]
+    # A random network is asked about all images by the same draw: the same answers in the rows of every attack.
+    with global_randomness_at(torch.device(device), "clean", network.seed):
+        clean_correct = (predictions(model, images, batch_size, device) == images.labels)[index]
     if attack.threat.batch_norm == "train-and-keep":
         model = copy.deepcopy(model)
     parts = []

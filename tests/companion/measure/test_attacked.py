@@ -224,6 +224,18 @@ def test_rows_of_chosen_samples_are_their_rows_among_all(measure):
     pd.testing.assert_frame_equal(some[exact], wanted[exact])
 
 
+def test_a_random_network_gives_the_rows_of_every_attack_the_same_clean_answers(measure):
+    images = _flat_images([128] * 40, [1] * 40)
+    some = list(range(3, 40, 5))
+    answers = [
+        measure(_brightness_model("poisson"), images, Attack("random_noise", eps), **more)[["sample", "clean_correct"]]
+        for eps, more in ((0.1, {}), (0.2, {}), (0.2, {"samples": some}))
+    ]
+    assert 5 < answers[0].clean_correct.sum() < 35
+    pd.testing.assert_frame_equal(answers[0], answers[1])
+    assert answers[2].clean_correct.tolist() == answers[0].clean_correct[some].tolist()
+
+
 def test_the_label_of_a_network_is_shown_and_names_nothing(wrap, calls):
     images = _flat_images([0, 200], [0, 1])
     first, second = (
