@@ -27,7 +27,7 @@ HOW_TO = ("snntorch", "spikingjelly", "nir", "attack", "objective", "cluster")
 LINK = re.compile(r"\[(?P<text>[^\[\]]*)\]\((?!\w+:)(?P<target>[^)#\s]+)[^)]*\)")
 PICTURE = re.compile(r"src=\"(?!\w+:)(?P<target>[^\"]+)\"")
 ORPHAN = b"---\norphan: true\n---\n"  # a page that only links lead to
-EXAMPLE = "ann-trades-quick-0"
+EXAMPLE = "ann-trades-night-0"
 
 
 def gather(source: Path) -> None:

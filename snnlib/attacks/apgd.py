@@ -66,7 +66,7 @@ def apgd(
 
     >>> from snnlib import attacks, data, models
     >>> test = data.load_images("cifar10").test.first_per_class(1)
-    >>> model = models.released("ann-trades-quick-0")
+    >>> model = models.released("ann-trades-night-0")
     >>> result = attacks.apgd(model, test.batch(slice(None)), test.labels, attacks.Budget(2 / 255), loss="dlr", steps=5)
     >>> result.adversarial.shape, bool((result.linf <= 2.0001 / 255).all())
     (torch.Size([10, 3, 32, 32]), True)

@@ -142,7 +142,7 @@ def ensemble_attack(
 
     >>> from snnlib import attacks, data, models
     >>> test = data.load_images("cifar10").test.first_per_class(1)
-    >>> model = models.released("snn-conversion-from-trades-quick-0")
+    >>> model = models.released("snn-conversion-from-trades-night-0")
     >>> names = ("rectangular(width=1)", "straight_through(height=1)")
     >>> members = {name: attacks.parse_gradient(name) for name in names}  # left out: all 19
     >>> images, budget = test.batch(slice(None)), attacks.Budget(2 / 255)

@@ -47,7 +47,7 @@ def tg_pgd(
 
     >>> from snnlib import attacks, data, models
     >>> test = data.load_images("cifar10").test.first_per_class(1)
-    >>> model = models.released("snn-conversion-from-trades-quick-0")  # direct coding, T = 4
+    >>> model = models.released("snn-conversion-from-trades-night-0")  # direct coding, T = 4
     >>> budget = attacks.Budget(2 / 255, space="encoded")
     >>> found = attacks.tg_pgd(model, test.batch(slice(None)), test.labels, budget, steps=2)
     >>> found.adversarial.shape, found.backwards.max().item()

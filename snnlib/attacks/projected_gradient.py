@@ -51,7 +51,7 @@ def pgd(
 
     >>> from snnlib import attacks, data, models
     >>> test = data.load_images("cifar10").test.first_per_class(1)
-    >>> model = models.released("snn-conversion-from-trades-quick-0")
+    >>> model = models.released("snn-conversion-from-trades-night-0")
     >>> result = attacks.pgd(model, test.batch(slice(None)), test.labels, attacks.Budget(eps=2 / 255), steps=3)
     >>> print(result)
     AttackResult on 10 samples, Budget(eps=0.00784313725490196, norm='linf', space='image')

@@ -101,7 +101,7 @@ def worst_case(
 
     >>> from snnlib import attacks, data, models
     >>> test = data.load_images("cifar10").test.first_per_class(1)
-    >>> model = models.released("snn-conversion-from-trades-quick-0")
+    >>> model = models.released("snn-conversion-from-trades-night-0")
     >>> found = attacks.worst_case(model, test.batch(slice(None)), test.labels, attacks.Budget(2 / 255), passes=40)
     >>> list(found.by_member), bool((found.result.forwards + found.result.backwards <= 40).all())
     (['apgd ce by adaptive_sharpness(surrogate=atan, a=0.87)'], True)

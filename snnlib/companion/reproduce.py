@@ -1,9 +1,10 @@
 """Recompute stored rows from a released network, and say whether they are equal:
 
-    python -m snnlib.companion.reproduce ann-trades-quick-0
+    python -m snnlib.companion.reproduce ann-trades-night-0
 
 NAME is a released network's name or key. Of the attacks whose rows are in `artifacts/rows`, or published in `figures`,
-the one that took least time is run again, or `--all`. Exit code 0: equal; 1: not; 2: nothing to compare with.
+the one that took least time is run again, or `--all`. Rows of at most 100 images of each class need no more than the
+embedded images; others need `--data-dir`. Exit code 0: equal; 1: not; 2: nothing to compare with.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from __future__ import annotations
 import functools
 import json
 import sys
+from pathlib import Path
 
 import pandas as pd
 
@@ -18,7 +20,7 @@ from snnlib.commands import OneLineParser, exit_code
 from snnlib.companion import paths
 from snnlib.companion.measure.attacked import Attack, ThreatModel, _rows
 from snnlib.companion.measure.networks import Network, TrainedNetwork
-from snnlib.companion.measure.release import released_keys
+from snnlib.companion.measure.release import profile_of, released_keys
 from snnlib.companion.measure.rows import robust_accuracy
 from snnlib.companion.measure.store import ROWS, read_record
 from snnlib.companion.report.row_archive import read_published
@@ -30,8 +32,6 @@ from snnlib.runtime import apply_process_settings, default_device
 from snnlib.training import History
 
 BATCH = 50
-ROUNDED = [name for name, profile in PROFILES.items() if profile.rounded]
-"""Profiles whose networks were measured as they are released."""
 COMPARED = ["sample", "surrogate", "success", "first_successful_step"]
 
 
@@ -40,31 +40,35 @@ def main(arguments: list[str] | None = None) -> int:
     parser = OneLineParser(prog="python -m snnlib.companion.reproduce", description=__doc__.splitlines()[0])
     parser.add_argument("name", help="name or key of a released network")
     parser.add_argument("--all", action="store_true", help="every stored attack, not the quickest alone")
+    parser.add_argument("--data-dir", metavar="DIR", type=Path, help="folder with the whole CIFAR-10, or for its download")
     return exit_code(lambda: reproduce(**vars(parser.parse_args(arguments))))
 
 
-def reproduce(name: str, *, all: bool = False) -> int:
+def reproduce(name: str, *, all: bool = False, data_dir: Path | None = None) -> int:
     """Print a line for each row set, 0 where all are equal, else 1. Errors: InputError where no rows are stored."""
     apply_process_settings()
     name = released_keys().get(name, name)
-    network, rounded = as_trained(name), any(f"-{profile}-" in name for profile in ROUNDED)
+    network, profile = as_trained(name, data_dir), profile_of(name)
     found = stored_rows(network.key)
     if not found:
-        profile = next((part for part in ("night", "paper") if f"-{part}-" in name), "quick")
         folder = paths.ARTIFACTS / "rows"
         raise InputError(f"no rows of {name} in {folder}; expected some; ./run_all.sh --profile {profile} makes them")
     equal = [check(network, record) for record in (found if all else found[:1])]
-    if not (min(equal) or rounded):
+    if not (min(equal) or PROFILES[profile].rounded):
         print("this profile was measured before the weights were rounded to half precision for release")
     return int(not min(equal))
 
 
-def as_trained(name: str) -> TrainedNetwork:
-    """The released network as the measurements take one. Errors: InputError for an unknown name."""
+def as_trained(name: str, data_dir: Path | None = None) -> TrainedNetwork:
+    """The released network as the measurements take one, with the embedded images where no folder has all.
+
+    Errors: InputError for an unknown name, and for a folder without the data set.
+    """
     card, model = released_card(name), released(name)
     data = card["arguments"]["data"]
-    folder = paths.ARTIFACTS / "data" if data["subset"] == "whole" else None
-    splits, device = load_images(**data, data_dir=folder), default_device()
+    if data["subset"] == "whole" and data_dir is None:
+        data = {"name": data["name"]}  # its test images are the first of the whole set's, class by class
+    splits, device = load_images(**data, data_dir=data_dir), default_device()
     history = History((), True, None, None)
     network = Network(card["label"], model.config["name"])
     return TrainedNetwork(network, card["seed"], model.to(device), history, card["key"], splits, str(device))
@@ -123,8 +127,11 @@ def check(network: TrainedNetwork, record: dict) -> bool:
     print(
         f"{'equal' if same else 'NOT EQUAL'}: {attack.name} at {255 * attack.eps:g}/255, {attack.threat.name}, "
         f"{before['sample'].nunique()} images: robust accuracy {shares[0]} stored, {shares[1]} now"
-        + ("" if same else f" (stored rows: {record['made']['device']}, torch {record['made']['torch']})")
     )
+    if not same:
+        fallen = [rows.groupby("sample")["success"].any() for rows in (before, again)]
+        there = f"{record['made']['device']}, torch {record['made']['torch']}"
+        print(f"  {fallen[0].ne(fallen[1]).sum()} images fell in one of the two alone; the stored rows are of {there}")
     return same
 
 
@@ -137,7 +144,10 @@ def images_of(key: str, test: ImageSet, rows: pd.DataFrame) -> ImageSet:
             return images
     if test.key == key:
         return test
-    raise InputError(f"the rows are of images {key}; expected the first test images of each class; make them anew")
+    raise InputError(
+        f"the rows are of images {key}; expected the first of each class of the {len(test)} test images at hand; "
+        "give --data-dir, a folder with the whole CIFAR-10 or for its download, or make the rows anew"
+    )
 
 
 if __name__ == "__main__":

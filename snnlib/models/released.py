@@ -1,6 +1,8 @@
-"""Networks that come with the package: those behind published rows, in half precision, each with a card.
+"""Networks that come with the package, each with a card: profile `night`'s, trained on the whole CIFAR-10.
 
-They are what was measured: weights were rounded before any number of theirs was taken.
+They are every seed of every network of that profile that a claim needs, none chosen by its results. Weights are in half
+precision, and are what was measured: they were rounded before any number of theirs was taken. Training saw no image of
+CIFAR-10's test set, to which the embedded test images belong.
 """
 
 from __future__ import annotations
@@ -28,7 +30,7 @@ def released(name: str) -> Model:
 
     >>> from snnlib import data, models
     >>> test = data.load_images("cifar10").test.first_per_class(2)
-    >>> model = models.released("ann-trades-quick-0")
+    >>> model = models.released("ann-trades-night-0")
     >>> model(test.batch(slice(None))).shape, test.labels.shape
     (torch.Size([20, 10]), torch.Size([20]))
     """

@@ -121,7 +121,7 @@ def input_gradient_measures(model: nn.Module, images: Tensor, labels: Tensor, **
 
     >>> from snnlib import data, models, sparsity
     >>> test = data.load_images("cifar10").test.first_per_class(1)
-    >>> model = models.released("snn-conversion-from-trades-quick-0")
+    >>> model = models.released("snn-conversion-from-trades-night-0")
     >>> table = sparsity.input_gradient_measures(model, test.batch(slice(None)), test.labels)
     >>> len(table), bool(table.zero_share.between(0, 1).all())
     (10, True)

@@ -377,10 +377,10 @@ def test_home_is_put_in_and_an_ascii_terminal_gets_every_text(files, no_work, mo
 
 def test_a_released_network_is_found_by_its_name(monkeypatch, no_work):
     asked = []
-    monkeypatch.setattr(command, "released_names", lambda: ["sew-quick-0"])
+    monkeypatch.setattr(command, "released_names", lambda: ["sew-night-0"])
     monkeypatch.setattr(command, "released", lambda name: asked.append(name) or build_model(**CONFIG).eval())
-    assert command.main(["--model", "sew-quick-0"]) == 0
-    assert asked == ["sew-quick-0"]
+    assert command.main(["--model", "sew-night-0"]) == 0
+    assert asked == ["sew-night-0"]
 
 
 def test_a_graph_of_nir_is_audited_and_vectors_get_the_image_flattened(files, capsys):
@@ -415,7 +415,7 @@ def test_what_is_no_graph_is_refused_in_one_line(files, capsys, content):
 def test_an_unknown_name_is_told_the_released_ones_and_the_help_says_what_runs(capsys, no_work):
     assert command.main(["--model", "resnet-of-mine"]) == 2
     error = capsys.readouterr().err
-    assert "'resnet-of-mine'; expected a file, or a released network: ann-trades-quick-0" in error
+    assert "'resnet-of-mine'; expected a file, or a released network: ann-at-night-0, ann-at-night-1," in error
     with pytest.raises(SystemExit) as end:
         command.main(["--help"])
     said = " ".join(capsys.readouterr().out.split())

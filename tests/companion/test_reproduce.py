@@ -9,7 +9,7 @@ from snnlib.companion import reproduce
 from snnlib.companion.measure.attacked import AUTHORS, Attack, attack_rows
 from snnlib.models import released, released_card
 
-NAME = "ann-trades-quick-0"
+NAME = "ann-trades-night-0"
 
 
 @pytest.fixture

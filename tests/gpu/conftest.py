@@ -39,7 +39,7 @@ def deterministic() -> Iterator[None]:
 @pytest.fixture(scope="session")
 def trained() -> Model:
     """A trained SEW-ResNet-18 of the package, on the CPU."""
-    return released("sew-resnet-18-max-pool-quick-0")
+    return released("sew-resnet-18-max-pool-night-0")
 
 
 @pytest.fixture(scope="session")

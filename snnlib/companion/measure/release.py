@@ -64,6 +64,11 @@ def released_keys() -> dict[str, str]:
     return {released_card(name)["key"]: name for name in released_names()}
 
 
+def profile_of(name: str) -> str:
+    """The profile that a released network is of, from its name."""
+    return name.split("-")[-2]
+
+
 def from_released(key: str, model: Model) -> History | None:
     """Give `model` the weights of the released network with this key; its history, or None where there is none."""
     name = released_keys().get(key)

@@ -5,24 +5,30 @@ from __future__ import annotations
 import pandas as pd
 
 from snnlib.companion import paths
+from snnlib.companion.measure.release import profile_of
 from snnlib.companion.report.ladder import percent
 from snnlib.models import released_card, released_names
 
 
-def networks_markdown(profile: str) -> str:
-    """The page `figures/networks.md`: a section per released network, with its place in the profile's leaderboard."""
+def networks_markdown(_: str = "") -> str:
+    """The page `figures/networks.md`: a section per released network, with its place in its profile's leaderboard.
+
+    The profile that every page is given plays no part: a network is judged by rows of its own.
+    """
     lines = [
         "# The released networks",
         "",
-        "They come with the package, in half precision, and were measured after rounding. Each of their published rows",
-        "can be made again from the network and compared: `python -m snnlib.companion.reproduce NAME`.",
+        "They come with the package: every seed of every network of profile `night` that a claim needs, none chosen by",
+        "its results, in half precision, and measured after rounding. Each of their published rows can be made again",
+        "from the network and compared: `python -m snnlib.companion.reproduce NAME`. Another device than the one that",
+        "made a row rounds differently, and some images then fall otherwise.",
     ]
     for name in released_names():
-        lines += ["", f"## {name}", "", *card_lines(released_card(name), name, profile)]
+        lines += ["", f"## {name}", "", *card_lines(released_card(name), name)]
     return "\n".join(lines) + "\n"
 
 
-def card_lines(card: dict, name: str, profile: str) -> list[str]:
+def card_lines(card: dict, name: str) -> list[str]:
     """One network's card as lines of Markdown."""
     arguments, made = card["arguments"], card["made"]
     model, data, recipe = (dict(arguments[part]) for part in ("model", "data", "recipe"))
@@ -44,7 +50,7 @@ def card_lines(card: dict, name: str, profile: str) -> list[str]:
     ]
     if arguments["origin"]:
         lines.insert(-1, f"* starts from: {_listed(arguments['origin'])}")
-    worth = worst_cases(card["label"], profile)
+    worth = worst_cases(card["label"], profile_of(name))
     return lines + (["", *worth] if worth else [])
 
 
