@@ -301,7 +301,7 @@ TABLE: dict[str, tuple] = {
     "profile.learning_rate":           (4e-3,          4e-3,              1e-3,              1e-3),
     "profile.weight_decay":            (5e-4,          5e-4,              1e-3,              1e-3),
     "profile.schedule":                ("one-cycle",   "one-cycle",       "constant",        "constant"),
-    "profile.eps_levels":              ((2, 6),        (2, 6, 16),        (2, 4, 6, 8, 16),  (1, 2, 4, 6, 8, 12, 16)),
+    "profile.eps_levels":              ((2, 6),        (2, 6, 16),        (2, 6, 16),        (1, 2, 4, 6, 8, 12, 16)),
     "profile.steps":                   (3,             20,                20,                50),
     "profile.bench_repeats":           (1,             5,                 5,                 20),
     "profile.bench_small":             (True,          False,             False,             False),
