@@ -9,8 +9,6 @@ embedded images; others need `--data-dir`. Exit code 0: equal; 1: not; 2: nothin
 
 from __future__ import annotations
 
-import functools
-import json
 import sys
 from pathlib import Path
 
@@ -18,12 +16,12 @@ import pandas as pd
 
 from snnlib.commands import OneLineParser, exit_code
 from snnlib.companion import paths
+from snnlib.companion.measure.archive import published_results
 from snnlib.companion.measure.attacked import Attack, ThreatModel, _rows
 from snnlib.companion.measure.networks import Network, TrainedNetwork
 from snnlib.companion.measure.release import profile_of, released_keys
 from snnlib.companion.measure.rows import robust_accuracy
 from snnlib.companion.measure.store import ROWS, read_record
-from snnlib.companion.report.row_archive import read_published
 from snnlib.companion.sizes import PROFILES
 from snnlib.data import ImageSet, load_images
 from snnlib.errors import InputError
@@ -79,43 +77,26 @@ def stored_rows(key: str) -> list[dict]:
 
     Not those of attacks transferred from another network.
     """
-    for records in (kept_rows(), *map(published_rows, paths.PROFILE_NAMES)):
+    for records in (kept_rows(key), *map(published_results, paths.PROFILE_NAMES)):
         mine = [each for each in records if each["arguments"]["network"] == key and "source" not in each["arguments"]]
         if mine:
             return sorted(mine, key=lambda record: ("samples" in record["arguments"], record["made"]["seconds"]))
     return []
 
 
-def kept_rows() -> list[dict]:
-    """Arguments and maker of every result in `artifacts/rows`, and `rows`, which reads it."""
+def kept_rows(key: str) -> list[dict]:
+    """What `artifacts/rows` holds of this network: the record of every result, and its `table`."""
     records = [(path, read_record(path)) for path in sorted((paths.ARTIFACTS / "rows").glob("*.json"))]
     return [
-        {**record, "rows": functools.partial(ROWS.read, path.with_suffix(ROWS.suffix))}
+        {**record, "table": ROWS.read(path.with_suffix(ROWS.suffix))}
         for path, record in records
-        if record
+        if record and record["arguments"]["network"] == key
     ]
-
-
-def published_rows(profile: str) -> list[dict]:
-    """The same of what a profile has published."""
-    results, rows = read_published(profile)
-    return [
-        {
-            "arguments": json.loads(line.arguments),
-            "made": json.loads(line.made),
-            "rows": functools.partial(_of_result, rows, line.result),
-        }
-        for line in results.itertuples()
-    ]
-
-
-def _of_result(rows: pd.DataFrame, result: str) -> pd.DataFrame:
-    return rows[rows.result == result].drop(columns="result").reset_index(drop=True)
 
 
 def check(network: TrainedNetwork, record: dict) -> bool:
     """Run one stored attack again, print both robust accuracies, and say whether every row is equal."""
-    arguments, before = record["arguments"], record["rows"]()
+    arguments, before = record["arguments"], record["table"]
     attack = dict(arguments["attack"])
     threat = {"threat": ThreatModel(**attack.pop("threat"))} if "threat" in attack else {}
     attack = Attack(**{**attack, "members": tuple(attack.get("members", ()))}, **threat)

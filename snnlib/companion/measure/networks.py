@@ -17,6 +17,7 @@ from snnlib.companion.measure.release import from_released, round_weights
 from snnlib.companion.measure.store import Artifact, name_of, note_use, stored
 from snnlib.companion.sizes import Profile
 from snnlib.data import ImageSet, ImageSplits, load_images
+from snnlib.errors import InputError
 from snnlib.models import Model, build_model
 from snnlib.runtime import default_device
 from snnlib.training import History, Recipe, fit, load_weights
@@ -26,6 +27,8 @@ from snnlib.training.checkpoint import state_digest
 CURVE_COLUMNS = ("epoch", "loss", "train_accuracy", "validation_accuracy", "learning_rate")
 TRAINING_VERSION = 1
 """Raised when the same arguments would give another trained network."""
+FROM_RELEASED = "SNNLIB_FROM_RELEASED"
+"""Set by `run_all.sh --from-released`: a profile whose networks are released trains none."""
 
 
 class OutOfTime(Exception):
@@ -110,11 +113,20 @@ def fitted(
     seed: int,
     origin: dict | None = None,
 ) -> TrainedNetwork:
-    """Train `model` from the weights that it has, or take it from the artifacts. origin: what made those weights."""
+    """Train `model` from the weights that it has, or take it from the artifacts. origin: what made those weights.
+
+    Errors: InputError where it would be trained although `FROM_RELEASED` is set.
+    """
     artifact, device = network_artifact(model, recipe, splits.name, profile, origin), default_device()
     # Of a profile that is not rounded, what is released is not quite what its figures were made with.
-    history = from_released(artifact.name, model) if profile.rounded and not artifact.is_whole() else None
+    wanted = profile.rounded and not artifact.is_whole()
+    history = from_released(artifact.name, model) if wanted else None
     if history is None:
+        if wanted and os.environ.get(FROM_RELEASED):
+            raise InputError(
+                f"{network.label}, seed {seed}, is not among the released networks of profile {profile.name}; "
+                "expected one of those; start without --from-released to train it"
+            )
         started = time.monotonic()
         history = fit(model, splits, recipe, directory=artifact.path(""), device=device, time_limit=seconds_left())
         if not history.finished:

@@ -85,11 +85,15 @@ class Artifact:
 
     def complete(self, module: str, seconds: float, *suffixes: str) -> None:
         """Write what the result is, what made it (`circumstances` of `module`) and the digests of its files."""
+        self.sign({**circumstances(module), "seconds": round(seconds, 2)}, *suffixes)
+
+    def sign(self, made: dict, *suffixes: str) -> None:
+        """`complete`, by what made it: here, or where its files come from."""
         record = {
             "kind": self.kind,
             "version": self.version,
             "arguments": described(self.arguments),
-            "made": {**circumstances(module), "seconds": round(seconds, 2)},
+            "made": made,
             "sha256": {suffix: sha256_of(self.path(suffix)) for suffix in suffixes},
         }
         signed = {**record, "digest": name_of(record)}
@@ -163,7 +167,7 @@ def stored(
             note_use(result)
             return form.read(result.path(form.suffix))
 
-        load_or_make.artifact = artifact
+        load_or_make.artifact, load_or_make.version = artifact, version
         return load_or_make
 
     return decorate

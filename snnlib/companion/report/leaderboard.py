@@ -11,9 +11,9 @@ import json
 import pandas as pd
 
 from snnlib.companion import paths
+from snnlib.companion.measure.archive import read_published
 from snnlib.companion.measure.rows import SAMPLE_KEY, clean_accuracy, robust_accuracy, wilson_interval
 from snnlib.companion.ozdenizci2024 import networks as conversion
-from snnlib.companion.report.row_archive import read_published
 from snnlib.files import write_atomic
 
 STEPS = 10

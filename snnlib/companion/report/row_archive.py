@@ -1,7 +1,6 @@
 """The rows behind published figures, sample by sample, in two small files: a number can be followed to images.
 
-`rows.parquet` has the columns of `ROW_COLUMNS` and `result`, the name of the call that made a row; `results.parquet`
-says of each result which notebooks used it, its arguments and what made it.
+What they hold and how they are read: `snnlib.companion.measure.archive`.
 """
 
 from __future__ import annotations
@@ -12,13 +11,11 @@ from collections.abc import Collection
 import pandas as pd
 
 from snnlib.companion import paths
-from snnlib.companion.measure.rows import ROW_COLUMNS, read_table, write_table
+from snnlib.companion.measure.archive import RESULT_COLUMNS, RESULTS_FILE, ROWS_FILE, read_published
+from snnlib.companion.measure.rows import ROW_COLUMNS, write_table
 from snnlib.companion.measure.store import ROWS, read_json, read_record
 from snnlib.companion.report import figures
 from snnlib.errors import InputError
-
-ROWS_FILE, RESULTS_FILE = "rows.parquet", "results.parquet"
-RESULT_COLUMNS = ("result", "notebooks", "arguments", "made")
 
 
 def publish_rows(profile: str, numbers: Collection[str]) -> None:
@@ -58,11 +55,3 @@ def _users(profile: str, numbers: Collection[str], published: pd.DataFrame) -> d
             if name.startswith("rows/"):
                 users.setdefault(name.removeprefix("rows/"), set()).add(number)
     return users
-
-
-def read_published(profile: str) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """(results, rows) of `figures/<profile>`; both empty where nothing is published."""
-    folder = paths.published_dir(profile)
-    if not (folder / RESULTS_FILE).is_file():
-        return pd.DataFrame(columns=list(RESULT_COLUMNS)), pd.DataFrame(columns=[*ROW_COLUMNS, "result"])
-    return read_table(folder / RESULTS_FILE), read_table(folder / ROWS_FILE)

@@ -40,6 +40,12 @@ def parse_arguments(arguments: list[str] | None) -> argparse.Namespace:
         "--time-limit", metavar="100m", help="stop cleanly at the next step that would end later, and say what is left"
     )
     parser.add_argument(
+        "--from-released",
+        action="store_true",
+        help="take published rows and train none of the networks of night and paper: they are the released ones; "
+        "notebooks 17, 31, 33 and 34 need others and fail at once, the rest runs; other results are computed here",
+    )
+    parser.add_argument(
         "--jobs",
         metavar="local:N|slurm:N|ray:N",
         help="make networks and rows of the profile by N workers first, two threads each; `sweep --help` has more",

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import time
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ from typing import Any
 from snnlib import checks
 from snnlib.commands import exit_code
 from snnlib.companion import paths
-from snnlib.companion.measure.networks import OutOfTime
+from snnlib.companion.measure.networks import FROM_RELEASED, OutOfTime
 from snnlib.companion.measure.store import read_json
 from snnlib.companion.report import figures
 from snnlib.companion.runner.apart import Apart, Here, ProcessDied, ended
@@ -68,6 +69,8 @@ def run_series(options: argparse.Namespace) -> int:
         raise InputError(f"{option} without --dry-run; expected both; add --dry-run")
     if options.resources and not options.jobs:
         raise InputError("--resources without --jobs; expected both; add --jobs, such as slurm:8")
+    if options.from_released and options.jobs:
+        raise InputError(f"--from-released with --jobs {options.jobs}; expected one of them: --jobs trains networks")
     if options.publish and not get_profile(profile).published:
         raise InputError(f"--publish with profile {profile!r}; expected a larger one: it shows only that all runs")
     series = load_series(paths.NOTEBOOKS)
@@ -87,11 +90,23 @@ def run_series(options: argparse.Namespace) -> int:
     if options.time_limit:
         set_time_limit(options.time_limit)
     with file_lock(paths.runs_dir(profile) / "run.lock", wait_seconds=0):
+        if options.from_released:
+            take_published(profile)
         if options.jobs:
             make_in_processes(options)
         run_due(profile, due, runs, states, options.at_once)
     print(status_table(runs, states, read_timings(profile)))
     return finish(options, [runs[number] for number in within], states)
+
+
+def take_published(profile: str) -> None:
+    """What `--from-released` asks for, in this process and the kernels that it starts."""
+    from snnlib.companion.measure.archive import unpack_published  # every attack comes with it
+
+    os.environ[FROM_RELEASED] = "1"
+    counts = unpack_published(profile)
+    told = f"{counts['taken']} taken, {counts['here']} here already, {counts['left out']} left out, which do not fit"
+    print(f"published rows of profile {profile}: {told}", flush=True)
 
 
 def make_in_processes(options: argparse.Namespace) -> None:
@@ -107,7 +122,8 @@ def make_in_processes(options: argparse.Namespace) -> None:
 
 def check_dry_run(options: argparse.Namespace) -> None:
     """Errors: InputError for another option beside `--dry-run` and `--profile`."""
-    names = "only", "force", "set", "data_dir", "list", "publish", "time_limit", "jobs", "resources", "at_once"
+    names = "only", "force", "set", "data_dir", "list", "publish", "time_limit", "from_released"
+    names += "jobs", "resources", "at_once"
     for name in names:
         value, option = getattr(options, name), f"--{name.replace('_', '-')}"
         if value not in (None, False, []) and (name, value) != ("at_once", 1):

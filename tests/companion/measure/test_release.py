@@ -9,7 +9,8 @@ import pytest
 import torch
 
 from snnlib.companion.measure import release as module
-from snnlib.companion.measure.networks import Network, trained
+from snnlib.companion.measure.networks import FROM_RELEASED, Network, trained
+from snnlib.errors import InputError
 
 library = importlib.import_module("snnlib.models.released")  # the package's `released` is the function
 SEW = Network("SEW, small", "sew_resnet18")
@@ -49,6 +50,30 @@ def test_network_that_is_released_is_not_trained_again(artifacts, profile, weigh
     assert calls["epochs"] == before and again.key == item.key
     assert torch.equal(_floats(again.model), _floats(item.model))
     assert again.history.epochs == item.history.epochs
+
+
+def test_network_that_is_not_released_is_refused_where_nothing_is_to_be_trained(
+    artifacts, profile, weights, calls, monkeypatch
+):
+    rounded = replace(profile, rounded=True)
+    monkeypatch.setenv(FROM_RELEASED, "1")
+    with pytest.raises(InputError) as refused:
+        trained(SEW, rounded, 0)
+    line = str(refused.value)
+    assert line.startswith("SEW, small, seed 0, is not among the released networks") and "\n" not in line
+    assert line.endswith("start without --from-released to train it") and not calls["epochs"]
+
+    monkeypatch.delenv(FROM_RELEASED)
+    item = trained(SEW, rounded, 0)
+    module.release(item, "toy")
+    monkeypatch.setenv(FROM_RELEASED, "1")
+    epochs = calls["epochs"]
+    assert torch.equal(_floats(trained(SEW, rounded, 0).model), _floats(item.model)), "stored here"
+    (artifacts / "networks" / f"{item.key}.json").unlink()
+    assert torch.equal(_floats(trained(SEW, rounded, 0).model), _floats(item.model)), "released"
+    assert calls["epochs"] == epochs
+    trained(SEW, profile, 1)
+    assert calls["epochs"] == epochs + profile.epochs, "of a profile that is not rounded none is released as measured"
 
 
 def test_unknown_name_is_one_line(weights):

@@ -8,10 +8,11 @@ import pandas as pd
 import pytest
 
 from snnlib.companion import paths
+from snnlib.companion.measure.archive import read_published
 from snnlib.companion.measure.rows import ROW_COLUMNS, ROW_SCHEMA, write_rows
 from snnlib.companion.measure.store import Artifact
 from snnlib.companion.report import figures
-from snnlib.companion.report.row_archive import publish_rows, read_published
+from snnlib.companion.report.row_archive import publish_rows
 from snnlib.errors import InputError
 from snnlib.files import write_atomic
 

@@ -41,6 +41,8 @@ def order(home: Path) -> str:
         (["--dry-run", "--data-dir", "sets"], "--dry-run with --data-dir 'sets'"),
         (["--dry-run", "--profile", "tiny"], "unknown profile 'tiny'"),
         (["--dry-run", "--time-limit", "2h"], "--dry-run with --time-limit '2h'"),
+        (["--dry-run", "--from-released"], "--dry-run with --from-released;"),
+        (["--from-released", "--jobs", "local:2"], "--from-released with --jobs local:2; expected one of them"),
         (["--dry-run", "--at-once", "2"], "--dry-run with --at-once '2'"),
         (["--at-once", "0"], "--at-once is 0; expected"),
         (["--time-limit", "soon"], "time limit is 'soon'; expected a number and s, m or h, such as 100m"),
@@ -98,6 +100,27 @@ def test_what_the_time_limit_leaves_is_done_by_the_next_start(
     monkeypatch.setenv("SNNLIB_DEADLINE", "inf")
     assert run.main(["--profile", "smoke"]) == 0
     assert order(home) == "10 11"
+
+
+REFUSED = """from dataclasses import replace
+from snnlib.companion.measure.networks import Network, trained
+from snnlib.companion.sizes import get_profile
+trained(Network("toy", "sew_resnet18"), replace(get_profile("smoke"), rounded=True, width=4), 0)"""
+
+
+@pytest.mark.parametrize("at_once", ["1", "2"])
+def test_from_released_refuses_a_training_and_runs_the_other_notebooks(
+    home: Path, add_notebook, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], at_once: str
+) -> None:
+    monkeypatch.setenv("SNNLIB_FROM_RELEASED", "")  # so that what the run sets ends with the test
+    add_notebook("10_a", REFUSED)
+    add_notebook("11_b", TELL.format(11))
+    assert run.main(["--profile", "smoke", "--from-released", "--at-once", at_once]) == 1
+    out = capsys.readouterr().out
+    assert "published rows of profile smoke: 0 taken, 0 here already, 0 left out" in out
+    assert "InputError: toy, seed 0, is not among the released networks of profile smoke" in out
+    assert "1 of 2 notebooks are not done: 10" in out and order(home) == "11"
+    assert not list((paths.ARTIFACTS / "networks").glob("*"))
 
 
 def test_settings_and_data_folder_reach_the_notebook(home: Path, add_notebook) -> None:
