@@ -38,7 +38,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser = OneLineParser(prog="python -m snnlib.companion.reproduce", description=__doc__.splitlines()[0])
     parser.add_argument("name", help="name or key of a released network")
     parser.add_argument("--all", action="store_true", help="every stored attack, not the quickest alone")
-    parser.add_argument("--data-dir", metavar="DIR", type=Path, help="folder with the whole CIFAR-10, or for its download")
+    parser.add_argument("--data-dir", metavar="DIR", type=Path, help="folder with whole CIFAR-10, or for its download")
     return exit_code(lambda: reproduce(**vars(parser.parse_args(arguments))))
 
 

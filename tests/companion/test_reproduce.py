@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import re
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -40,12 +43,35 @@ def test_another_network_is_not_equal(rows_of_two_attacks, capsys, monkeypatch):
 
     monkeypatch.setattr(reproduce, "released", other)
     assert reproduce.main([NAME]) == 1
-    assert capsys.readouterr().out.startswith("NOT EQUAL: ")
+    said = capsys.readouterr().out
+    assert said.startswith("NOT EQUAL: ") and int(re.search(r"now, (\d+) images fell in one", said)[1]) > 0
 
 
 def test_without_rows_one_line_says_how_to_make_them(home, capsys):
     assert reproduce.main([NAME]) == 2
     error = capsys.readouterr().err
-    assert "./run_all.sh --profile quick makes them" in error and error.count("\n") == 1
+    assert "./run_all.sh --profile night makes them" in error and error.count("\n") == 1
     assert reproduce.main(["nothing"]) == 2
     assert "released network 'nothing'" in capsys.readouterr().err
+
+
+def test_rows_of_images_that_are_not_embedded_need_the_folder_of_the_whole_data_set(home, capsys, monkeypatch):
+    """The embedded validation images stand for those of the whole test set that are not embedded."""
+    monkeypatch.setenv("SNNLIB_DEVICE", "cpu")
+    network, asked = reproduce.as_trained(NAME), []
+    others = network.splits.validation.first_per_class(2)
+    attack_rows(network, Attack("fgsm", 2 / 255), others, batch_size=20)
+    assert reproduce.main([NAME]) == 2
+    error = capsys.readouterr().err
+    assert f"the rows are of images {others.key}" in error and "give --data-dir" in error and error.count("\n") == 1
+    assert reproduce.main([NAME, "--data-dir", str(home / "nowhere")]) == 2
+    error = capsys.readouterr().err
+    assert "nowhere does not exist" in error and error.count("\n") == 1
+
+    def whole(**options):
+        asked.append((options["subset"], options["data_dir"]))
+        return replace(network.splits, test=network.splits.validation)
+
+    monkeypatch.setattr(reproduce, "load_images", whole)
+    assert reproduce.main([NAME, "--data-dir", str(home)]) == 0
+    assert asked == [("whole", home)] and capsys.readouterr().out.startswith("equal: fgsm")

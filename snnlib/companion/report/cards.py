@@ -18,8 +18,9 @@ def networks_markdown(_: str = "") -> str:
     lines = [
         "# The released networks",
         "",
-        "They come with the package: every seed of every network of profile `night` that a claim needs, none chosen by",
-        "its results, in half precision, and measured after rounding. Each of their published rows can be made again",
+        "They come with the package: both seeds of every network of profile `night` that the papers' own claims (L1 to",
+        "L7, C1 to C6) need, none chosen by its results, in half precision. They were measured after rounding, and the",
+        "accuracies below are on all test images of CIFAR-10. Each of their published rows can be made again",
         "from the network and compared: `python -m snnlib.companion.reproduce NAME`. Another device than the one that",
         "made a row rounds differently, and some images then fall otherwise.",
     ]

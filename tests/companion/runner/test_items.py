@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import pytest
+import torch
 
+from snnlib.companion.measure.release import profile_of
 from snnlib.companion.runner.cost import Training, Work, work_of
 from snnlib.companion.runner.items import (
     function_of,
@@ -17,6 +19,9 @@ from snnlib.companion.runner.items import (
 )
 from snnlib.companion.sizes import TABLE, get_profile
 from snnlib.errors import InputError
+from snnlib.models import released_card, released_names
+from snnlib.models.released import FOLDER
+from snnlib.tensor_files import read_tensors
 
 
 def test_the_list_has_every_network_before_its_rows_and_no_name_twice():
@@ -147,3 +152,15 @@ def test_what_a_users_function_may_not_say_is_refused(own):
 def test_a_function_that_is_not_there_is_refused(call, message):
     with pytest.raises(InputError, match=message):
         own_items(call, {})
+
+
+def test_the_package_has_every_network_of_nights_list_in_half_precision_and_below_60_mb():
+    wanted = {(training.network.label, seed) for training in work_of("night")[0] for seed in training.profile.seeds}
+    cards = [released_card(name) for name in released_names()]
+    assert sorted((card["label"], card["seed"]) for card in cards) == sorted(wanted)
+    assert {profile_of(name) for name in released_names()} == {"night"}
+    assert {card["arguments"]["data"]["subset"] for card in cards} == {"whole"}
+    assert sum(path.stat().st_size for path in FOLDER.iterdir()) < 60_000_000
+    for name in released_names():
+        tensors, _ = read_tensors(FOLDER / f"{name}.safetensors")
+        assert {value.dtype for value in tensors.values() if value.is_floating_point()} == {torch.float16}
