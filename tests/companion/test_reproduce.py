@@ -44,7 +44,7 @@ def test_another_network_is_not_equal(rows_of_two_attacks, capsys, monkeypatch):
     monkeypatch.setattr(reproduce, "released", other)
     assert reproduce.main([NAME]) == 1
     said = capsys.readouterr().out
-    assert said.startswith("NOT EQUAL: ") and int(re.search(r"now, (\d+) images fell in one", said)[1]) > 0
+    assert said.startswith("NOT EQUAL: ") and int(re.search(r"\n  (\d+) images fell in one", said)[1]) > 0
 
 
 def test_without_rows_one_line_says_how_to_make_them(home, capsys):
