@@ -17,6 +17,7 @@ import api
 import pandas as pd
 
 from snnlib import attacks, audit, data, models
+from snnlib.companion import paths
 from snnlib.companion.report import front_page, gallery
 from snnlib.companion.report.figures import table_markdown
 from snnlib.companion.report.ladder import percent
@@ -82,8 +83,10 @@ def notebook_text(chapter: gallery.Chapter) -> str:
 
 
 def leaderboard_text() -> str:
-    """All of the leaderboard, also the networks without a rank."""
-    table = pd.read_csv(ROOT / "figures" / "quick" / "leaderboard.csv", dtype=str, keep_default_na=False)
+    """All leaderboards, the largest profile's first, also the networks without a rank."""
+    boards = {name: ROOT / "figures" / name / front_page.BOARD for name in paths.published_with(front_page.BOARD)}
+    read = [pd.read_csv(path, dtype=str, keep_default_na=False).assign(profile=name) for name, path in boards.items()]
+    table = pd.concat(read, ignore_index=True)
     for name in ("clean", "robust", "low", "high"):
         table[name] = table[name].map(lambda share: percent(float(share)))
     return (

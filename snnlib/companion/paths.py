@@ -57,6 +57,11 @@ def published_dir(profile: str) -> Path:
     return _places.FIGURES / check_profile(profile)
 
 
+def published_with(*names: str) -> list[str]:
+    """Profiles, largest first, of which all these files are published."""
+    return [each for each in reversed(PROFILE_NAMES) if all((published_dir(each) / name).is_file() for name in names)]
+
+
 def runs_dir(profile: str) -> Path:
     """Folder of a profile's executed notebooks, stamps and timings: `artifacts/<profile>`."""
     return _places.ARTIFACTS / check_profile(profile)

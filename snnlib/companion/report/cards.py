@@ -10,11 +10,8 @@ from snnlib.companion.report.ladder import percent
 from snnlib.models import released_card, released_names
 
 
-def networks_markdown(_: str = "") -> str:
-    """The page `figures/networks.md`: a section per released network, with its place in its profile's leaderboard.
-
-    The profile that every page is given plays no part: a network is judged by rows of its own.
-    """
+def networks_markdown() -> str:
+    """The page `figures/networks.md`: a section per released network, with its place in its profile's leaderboard."""
     lines = [
         "# The released networks",
         "",
@@ -51,18 +48,15 @@ def card_lines(card: dict, name: str) -> list[str]:
     ]
     if arguments["origin"]:
         lines.insert(-1, f"* starts from: {_listed(arguments['origin'])}")
-    worth = worst_cases(card["label"], profile_of(name))
-    return lines + (["", *worth] if worth else [])
+    return [*lines, "", *worst_cases(card["label"], profile_of(name))]
 
 
 def worst_cases(label: str, profile: str) -> list[str]:
     """A table of what every stored attack leaves of the networks with this label, all seeds, from the leaderboard."""
     path = paths.published_dir(profile) / "leaderboard.csv"
-    if not path.is_file():
-        return []
-    board = pd.read_csv(path).query("network == @label")
+    board = pd.read_csv(path).query("network == @label") if path.is_file() else pd.DataFrame()
     if board.empty:
-        return []
+        return [f"What attacks leave of it: not published yet at profile `{profile}`."]
     lines = ["| eps | left, all seeds [95 %] | attacks | not tried |", "|---|---|---|---|"]
     for row in board.fillna({"lacks": ""}).itertuples():
         left = f"{percent(row.robust)} [{percent(row.low)}, {percent(row.high)}] %"

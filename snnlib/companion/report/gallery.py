@@ -67,40 +67,51 @@ def thumbnail(picture: bytes) -> bytes:
     return buffer.getvalue()
 
 
-def thumbnail_path(name: str) -> Path:
-    """`figures/thumbnails/<name>.webp`."""
-    return paths.FIGURES / THUMBNAILS / f"{name}.webp"
+def thumbnail_path(name: str, profile: str) -> Path:
+    """`figures/thumbnails/<profile>/<name>.webp`."""
+    return paths.FIGURES / THUMBNAILS / profile / f"{name}.webp"
 
 
-def write_thumbnails(profile: str) -> None:
-    """A small version of every published picture of the profile, and none of a picture that is gone."""
-    pictures = {path.stem: path for path in paths.published_dir(profile).glob("[0-9][0-9]_*.png")}
-    for name, path in pictures.items():
-        write_atomic(thumbnail_path(name), thumbnail(path.read_bytes()))
-    for path in thumbnail_path("").parent.glob("*.webp"):
-        if path.stem not in pictures:
+def profiles_with(name: str) -> list[str]:
+    """Profiles, largest first, that this picture is published of."""
+    return paths.published_with(f"{name}.png")
+
+
+def write_thumbnails() -> None:
+    """A small version of every published picture, and none of a picture that is gone."""
+    wanted = set()
+    for profile in paths.PROFILE_NAMES:
+        for picture in paths.published_dir(profile).glob("[0-9][0-9]_*.png"):
+            wanted.add(write_atomic(thumbnail_path(picture.stem, profile), thumbnail(picture.read_bytes())))
+    for path in (paths.FIGURES / THUMBNAILS).rglob("*.webp"):
+        if path not in wanted:
             path.unlink()
 
 
-def gallery_markdown(profile: str) -> str:
-    """The page: a heading per notebook that has published pictures, each picture with its caption, PDF and numbers."""
+def gallery_markdown() -> str:
+    """The page: a heading per notebook that has published pictures, each picture with its caption, and for every
+    profile, the largest first, a small version, PDF and numbers.
+    """
     lines = [
         "# The figures",
         "",
-        f"All of profile `{profile}`: small networks on a part of CIFAR-10 ([front page](../README.md)).",
-        "A picture opens at full size; its numbers are in the CSV beside it, and what made each file is in the",
-        f"[manifest]({profile}/manifest.json). See also the [verdicts with their evidence](verdicts.md) and the",
+        "Under each picture stands the profile that it is of; the largest comes first. At what size each profile is:",
+        "[front page](../README.md). A picture opens at full size; its numbers are in the CSV beside it, and what made",
+        "each file is in `manifest.json`. See also the [verdicts with their evidence](verdicts.md) and the",
         "[cards of the released networks](networks.md).",
     ]
     for chapter in chapters():
-        shots = [shot for shot in chapter.shots if (paths.published_dir(profile) / f"{shot.name}.png").is_file()]
+        shots = [shot for shot in chapter.shots if profiles_with(shot.name)]
         if shots:
             lines += ["", f"## {chapter.number} · [{chapter.title}](../notebooks/{chapter.file})"]
         for shot in shots:
-            here = f"{profile}/{shot.name}"
-            picture = f'<img src="{THUMBNAILS}/{shot.name}.webp" width="{THUMBNAIL_WIDTH}" alt="{shot.text}">'
-            about = f"**{shot.title}.** {shot.caption} [PDF]({here}.pdf) · [numbers]({here}.csv)"
-            lines += ["", f"[{picture}]({here}.png)", "", about]
+            lines += ["", f"**{shot.title}.** {shot.caption}".rstrip()]
+            for profile in profiles_with(shot.name):
+                small = f"{THUMBNAILS}/{profile}/{shot.name}.webp"
+                text = f"{shot.text} Profile {profile}."
+                here = f"{profile}/{shot.name}"
+                lines += ["", f'[<img src="{small}" width="{THUMBNAIL_WIDTH}" alt="{text}">]({here}.png)<br>']
+                lines += [f"`{profile}` · [PDF]({here}.pdf) · [numbers]({here}.csv)"]
     return "\n".join(lines) + "\n"
 
 
@@ -114,14 +125,22 @@ def _chapter(path: Path) -> Chapter:
 
 def _shots(code: list[str]) -> list[Shot]:
     found, drawn = [], {}
-    for statement in (each for text in code for each in _parsed(text)):
+    for statement in (each for text in code for part in _parsed(text) for each in ast.walk(part)):
         match statement:
             case ast.Assign(targets=[ast.Name(id=variable)], value=ast.Call(func=function)):
                 drawn[variable] = ast.unparse(function)
-            case ast.Expr(value=ast.Call(func=function, args=[figure, ast.Constant(value=str(name)), *_])):
+            case ast.Expr(value=ast.Call(func=function, args=[figure, name, *_])):
                 if ast.unparse(function) == "figures.save":
-                    found.append(Shot(name, _caption(drawn.get(ast.unparse(figure), ""))))
+                    caption = _caption(drawn.get(ast.unparse(figure), ""))
+                    found += [Shot(each, caption) for each in _names(name)]
     return found
+
+
+def _names(name: ast.expr) -> list[str]:
+    """What a picture is called; where a loop makes the name, the published names that fit."""
+    parts = name.values if isinstance(name, ast.JoinedStr) else [name]
+    pattern = "".join(str(part.value) if isinstance(part, ast.Constant) else "*" for part in parts)
+    return sorted({path.stem for path in paths.FIGURES.glob(f"*/{pattern}.png")}) if "*" in pattern else [pattern]
 
 
 def _parsed(text: str) -> list[ast.stmt]:

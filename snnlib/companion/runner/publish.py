@@ -40,8 +40,8 @@ def publish(profile: str, runs: list[Run]) -> None:
         for run in runs:
             publish_outputs(run.notebook.path, run.executed)
     readme = paths.ROOT / "README.md"
-    if profile == front_page.PROFILE and readme.is_file():  # a folder of notebooks of one's own has none
-        front_page.write(readme, profile)
+    if readme.is_file():  # a folder of notebooks of one's own has none
+        front_page.write(readme)
 
 
 def publish_outputs(source: Path, executed: Path) -> None:

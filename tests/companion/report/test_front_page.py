@@ -27,31 +27,34 @@ def text_of(path: Path) -> str:
     return path.read_text(encoding="utf-8")
 
 
+PUBLISHED = [folder.name for folder in FIGURES.iterdir() if (folder / "claims.csv").is_file()]
+
+
 def test_the_committed_pages_follow_from_the_published_numbers() -> None:
     readme = text_of(REPOSITORY / "README.md")
     assert front_page.filled(readme) == readme, AGAIN
     for name, make in front_page.PAGES.items():
-        assert make(front_page.PROFILE) == text_of(FIGURES / name), AGAIN
+        assert make() == text_of(FIGURES / name), AGAIN
 
 
 def test_the_picture_of_the_front_page_was_drawn_from_the_published_numbers() -> None:
     with Image.open(FIGURES / ladder.FILE) as picture:
-        assert picture.info["Description"] == ladder.in_words(ladder.ladder_steps("quick")), AGAIN
+        assert picture.info["Description"] == ladder.in_words(ladder.ladder_steps(ladder.ladder_profile())), AGAIN
 
 
 def test_the_ladder_begins_and_ends_with_the_numbers_of_its_tables() -> None:
-    steps = ladder.ladder_steps("quick").share.tolist()
-    table = pd.read_csv(FIGURES / "quick" / "12_threat_model_ladder.csv")
+    folder = FIGURES / ladder.ladder_profile()
+    table = pd.read_csv(folder / "12_threat_model_ladder.csv")
     pgd = table[(table.model == ladder.NETWORK) & (table.attack == "pgd")].set_index("threat_model")["mean"]
-    board = pd.read_csv(FIGURES / "quick" / "leaderboard.csv").set_index(["network", "eps255"])
+    board = pd.read_csv(folder / "leaderboard.csv").set_index(["network", "eps255"])
     best = board.loc[(ladder.NETWORK, ladder.EPS255)]
+    steps = ladder.ladder_steps(folder.name).share.tolist()
     assert steps == [best.clean, pgd["authors"], pgd["encoded, BN eval"], pgd["image"], best.robust]
-    assert steps == sorted(steps, reverse=True)
 
 
 def test_every_thumbnail_shows_its_picture_and_is_small() -> None:
-    pictures = {path.stem: path for path in (FIGURES / "quick").glob("*.png")}
-    small = {path.stem: path for path in (FIGURES / gallery.THUMBNAILS).iterdir()}
+    pictures = {(name, path.stem): path for name in PUBLISHED for path in (FIGURES / name).glob("*.png")}
+    small = {(path.parent.name, path.stem): path for path in (FIGURES / gallery.THUMBNAILS).rglob("*.webp")}
     assert pictures.keys() == small.keys(), AGAIN
     for name, path in small.items():
         assert path.stat().st_size < 40_000
@@ -61,8 +64,9 @@ def test_every_thumbnail_shows_its_picture_and_is_small() -> None:
 
 
 def test_every_published_picture_is_in_the_gallery_once() -> None:
-    shown = re.findall(r"\]\(quick/(\w+)\.png\)", text_of(FIGURES / "README.md"))
-    assert sorted(shown) == sorted(path.stem for path in (FIGURES / "quick").glob("*.png"))
+    shown = re.findall(r"\]\((\w+/\w+)\.png\)", text_of(FIGURES / "README.md"))
+    pictures = [path for name in PUBLISHED for path in (FIGURES / name).glob("*.png")]
+    assert sorted(shown) == sorted(f"{path.parent.name}/{path.stem}" for path in pictures)
 
 
 @pytest.mark.parametrize("name", ["README.md", *(f"figures/{page}" for page in front_page.PAGES)])
@@ -92,13 +96,14 @@ def test_a_verdict_links_to_its_evidence_and_shows_one_number_with_its_interval(
     blank = Judgement(verdict="not testable", evidence="weak", seeds=(0,), samples=3, p=math.nan, **numbers)
     claims.record("quick", "C2", blank, notebook="23_conversion")
     claims.publish("quick", {"23"})
-    table = evidence.verdict_table_markdown("quick").splitlines()
-    assert "up to 2× | [**reproduced**](figures/verdicts.md#c1)<br>6.23 [4.1, 8.4] points |" in "\n".join(table)
-    assert "| L8: The effect holds on event data | [**not run yet**](figures/verdicts.md#l8) |" in table
-    assert all(line.count("|") == 3 for line in table)
+    table = evidence.verdict_table_markdown().splitlines()
+    assert "up to 2× | [**reproduced**](figures/verdicts.md#c1)<br>6.23 [4.1, 8.4] points | quick |" in "\n".join(table)
+    assert "| L8: The effect holds on event data | [**not run yet**](figures/verdicts.md#l8) |  |" in table
+    assert all(line.count("|") == 4 for line in table)
     count = len(claims.CLAIMS)
-    assert evidence.tally("quick") == f"Of {count} claims: 1 reproduced, 1 not testable, {count - 2} not run yet."
-    page = evidence.evidence_markdown("quick")
+    counted = f"Of {count} claims: 1 reproduced, 1 not testable, {count - 2} not run yet."
+    assert evidence.tally() == f"{counted} Judged: 2 at profile `quick`."
+    page = evidence.evidence_markdown()
     assert "\n* evidence: 6 | of 7\n* size: 100 images or gradients, seeds 0, 1\n" in page
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import re
 from pathlib import Path
 
 import pandas as pd
@@ -76,18 +77,26 @@ def test_the_code_and_train_mode_are_no_part_of_it():
     assert leaderboard(rows).robust.item() == 1.0
 
 
-def test_the_committed_table_follows_from_the_committed_rows(monkeypatch, tmp_path):
-    published = REPOSITORY / "figures" / "quick"
+PUBLISHED = sorted((REPOSITORY / "figures").glob("*/rows.parquet"))
+
+
+@pytest.mark.parametrize("path", PUBLISHED, ids=[path.parent.name for path in PUBLISHED])
+def test_the_committed_table_follows_from_the_committed_rows(path, monkeypatch, tmp_path):
+    published, again = path.parent, tmp_path / path.parent.name
+    again.mkdir()
     for name in ("rows.parquet", "results.parquet"):
-        (tmp_path / "quick").mkdir(exist_ok=True)
-        (tmp_path / "quick" / name).write_bytes((published / name).read_bytes())
+        (again / name).write_bytes((published / name).read_bytes())
     monkeypatch.setattr(paths, "FIGURES", tmp_path)
-    publish_leaderboard("quick")
-    ours, committed = (read_lines(folder / "leaderboard.csv") for folder in (tmp_path / "quick", published))
+    publish_leaderboard(published.name)
+    ours, committed = (read_lines(folder / "leaderboard.csv") for folder in (again, published))
     assert ours == committed
+
+
+def test_the_front_page_shows_the_ranked_networks_of_the_profile_and_eps_that_it_names():
     readme = (REPOSITORY / "README.md").read_text(encoding="utf-8")
-    for line in committed:
-        if line["rank"] and line["eps255"] == "2":
+    profile, eps = re.search(r"Profile `(\w+)`; all networks.*?\| eps (\d+)/255 \|", readme, re.DOTALL).groups()
+    for line in read_lines(REPOSITORY / "figures" / profile / "leaderboard.csv"):
+        if line["rank"] and line["eps255"] == eps:
             clean, *numbers = (100 * float(line[name]) for name in ("clean", "robust", "low", "high"))
             left, low, high = (f"{number + 1e-9:.1f}" for number in numbers)
             assert f"{clean + 1e-9:.0f} % | {left} [{low}, {high}] %" in readme

@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 
 from snnlib.companion import paths
-from snnlib.companion.report import claims, figures
+from snnlib.companion.report import claims, figures, front_page
 from snnlib.companion.runner import run
 from snnlib.companion.runner.publish import publish
 from snnlib.companion.verdicts.rules import Judgement
@@ -62,6 +62,15 @@ def test_only_what_the_named_notebooks_made_is_replaced(two_notebooks: None) -> 
     listed = figures.read_manifest_in(paths.published_dir("night"), "night")
     assert listed["files"].keys() == {"10_new.csv", "10_new.md", "11_other.csv", "11_other.md"}
     assert listed["notebooks"] == {"10": {"seconds": 5.0}}
+
+
+def test_publishing_any_profile_makes_the_front_page_anew(two_notebooks: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    readme = paths.ROOT / "README.md"
+    readme.touch()
+    written: list[Path] = []
+    monkeypatch.setattr(front_page, "write", written.append)
+    publish("night", [_run("10")])
+    assert written == [readme]
 
 
 def test_damaged_manifest_costs_no_figure_of_another_notebook(two_notebooks: None) -> None:
