@@ -30,12 +30,15 @@ def judged() -> dict[str, list[tuple[str, dict[str, str]]]]:
 
 
 def verdict_table_markdown() -> str:
-    """A table for a narrow screen: claim; verdict, which links to its evidence, and one number; where it was judged."""
-    lines = ["| claim | verdict, number [95&nbsp;%] | profile |", "|---|---|---|"]
+    """A table for a narrow screen, which has room for two columns: claim; verdict, number, where it was judged.
+
+    The verdict links to its evidence.
+    """
+    lines = ["| claim | verdict, number [95&nbsp;%], profile |", "|---|---|"]
     for claim, ((profile, line), *_) in judged().items():
         link = f"[**{line['verdict']}**](figures/{PAGE}#{claim.lower()})"
-        name = "" if line["verdict"] == NOT_RUN else profile
-        cells = (f"{claim}: {line['statement']}", f"{link}<br>{number(line)}".removesuffix("<br>"), name)
+        told = [link, number(line), "" if line["verdict"] == NOT_RUN else f"`{profile}`"]
+        cells = (f"{claim}: {line['statement']}", "<br>".join(filter(None, told)))
         lines.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")
     return "\n".join(lines) + "\n"
 

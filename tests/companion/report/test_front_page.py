@@ -97,9 +97,10 @@ def test_a_verdict_links_to_its_evidence_and_shows_one_number_with_its_interval(
     claims.record("quick", "C2", blank, notebook="23_conversion")
     claims.publish("quick", {"23"})
     table = evidence.verdict_table_markdown().splitlines()
-    assert "up to 2× | [**reproduced**](figures/verdicts.md#c1)<br>6.23 [4.1, 8.4] points | quick |" in "\n".join(table)
-    assert "| L8: The effect holds on event data | [**not run yet**](figures/verdicts.md#l8) |  |" in table
-    assert all(line.count("|") == 4 for line in table)
+    shown = "up to 2× | [**reproduced**](figures/verdicts.md#c1)<br>6.23 [4.1, 8.4] points<br>`quick` |"
+    assert any(line.endswith(shown) for line in table)
+    assert "| L8: The effect holds on event data | [**not run yet**](figures/verdicts.md#l8) |" in table
+    assert all(line.count("|") == 3 for line in table)
     count = len(claims.CLAIMS)
     counted = f"Of {count} claims: 1 reproduced, 1 not testable, {count - 2} not run yet."
     assert evidence.tally() == f"{counted} Judged: 2 at profile `quick`."

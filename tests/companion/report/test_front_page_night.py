@@ -53,9 +53,9 @@ def test_the_largest_profile_with_a_verdict_decides(edit: Edit) -> None:
     judge(edit, "L5", verdict="not run yet", estimate="", low="", high="")
     judge(edit, "L5", "quick", verdict="reproduced", estimate="2", low="1", high="3")
     rows = {line.split(":")[0][2:]: line for line in evidence.verdict_table_markdown().splitlines()[2:]}
-    assert rows["L1"].endswith("| [**mixed**](figures/verdicts.md#l1)<br>31.4 [28, 35] % | night |")
-    assert rows["L5"].endswith("| [**reproduced**](figures/verdicts.md#l5)<br>2 [1, 3] % | quick |")
-    assert rows["L8"].endswith("| [**not run yet**](figures/verdicts.md#l8) |  |")
+    assert rows["L1"].endswith("| [**mixed**](figures/verdicts.md#l1)<br>31.4 [28, 35] %<br>`night` |")
+    assert rows["L5"].endswith("| [**reproduced**](figures/verdicts.md#l5)<br>2 [1, 3] %<br>`quick` |")
+    assert rows["L8"].endswith("| [**not run yet**](figures/verdicts.md#l8) |")
     judged = (pd.read_csv(paths.FIGURES / "quick" / "claims.csv").verdict != "not run yet").sum()
     assert evidence.tally().endswith(f" Judged: {judged - 1} at profile `night`, 1 at profile `quick`.")
     assert "1 mixed" in evidence.tally()
