@@ -80,7 +80,8 @@ def size() -> str:
         told = "; ".join(filter(None, (size_line(profile), machines_line(profile))))
         waiting = f" Not published: notebooks {', '.join(not_run(profile))}." * bool(not_run(profile))
         lines.append(f"Profile `{profile}`: {told}.{waiting}")
-    unseen = [f"`{name}`" for name in ("night", "paper") if name not in published]
+    missing = {name: machines_line(name) for name in ("night", "paper") if name not in published}
+    unseen = [f"`{name}` ({made})" if made else f"`{name}`" for name, made in missing.items()]
     unjudged = [claim for claim, ((_, line), *_) in evidence.judged().items() if line["verdict"] == evidence.NOT_RUN]
     left = [f"Built, and not run to the end yet: {' and '.join(unseen)}."] * bool(unseen)
     left += [f"No verdict at any profile yet: {', '.join(unjudged)}."] * bool(unjudged)
