@@ -1,11 +1,12 @@
 """Every size of every profile and chapter in one table: `TABLE` has a line per size and a column per profile.
 
 "smoke" shows that everything runs. "quick" keeps method and order of steps and shrinks networks, data and epochs until
-the series fits into half an hour on 2 CPU cores. "night" is whole CIFAR-10 at what about ten hours on 2 CPU cores
-allow. "paper" has the numbers of both papers' code: Luu et al. 2025 (Adam 1e-3 with L2 1e-3, no schedule, batch 16,
-100 epochs, T = 10), Özdenizci & Legenstein 2024 (SGD, 200 epochs, fine-tuning of 60, T = 8). The learning rates of the
-smaller profiles were set once and not searched, but for those of night's SNNs: the best of three a side by
-`snnlib.companion.ozdenizci2024.search` (validation images of the training set, see figures/night).
+the series fits into about an hour on 2 CPU cores. "night" is whole CIFAR-10 at sizes that a large GPU trains in ten
+minutes and 2 CPU cores in about a day. "paper" has the numbers of both papers' code: Luu et al. 2025 (Adam 1e-3 with L2
+1e-3, no schedule, batch 16, 100 epochs, T = 10), Özdenizci & Legenstein 2024 (SGD, 200 epochs, fine-tuning of 60,
+T = 8). The learning rates of the smaller profiles were set once and not searched, but for those of night's SNNs: the
+best of three a side by `snnlib.companion.ozdenizci2024.search` (validation images of the training set, see
+figures/night).
 """
 
 from __future__ import annotations

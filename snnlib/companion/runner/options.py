@@ -16,8 +16,8 @@ from snnlib.companion.runner.series import load_series
 
 PROFILES = {
     "smoke": "shows that everything runs, minutes",
-    "quick": "half an hour on 2 CPU cores",
-    "night": "whole CIFAR-10, about ten hours",
+    "quick": "about an hour on 2 CPU cores",
+    "night": "whole CIFAR-10, half an hour of a large GPU, about a day on 2 CPU cores",
     "paper": "the papers' own sizes, days of a GPU",
 }
 PROFILE_HELP = "; ".join(f"{name}: {meaning}" for name, meaning in PROFILES.items())
