@@ -349,7 +349,7 @@ TABLE: dict[str, tuple] = {
     "conversion.eps_levels":           ((4,),          (2, 4, 8),         (2, 4, 8),         (2, 4, 8)),
     "conversion.ensemble_steps":       (1,             5,                 10,                10),
     "conversion.adaptive_steps":       (3,             64,                16,                64),
-    "conversion.other_time_steps":     ((1, 2),        (2, 4, 8, 16),     (2, 4, 8, 16),     (2, 4, 8, 16)),
+    "conversion.other_time_steps":     ((1, 2),        (2, 4, 8, 16),     (2, 4, 8),         (2, 4, 8, 16)),
     "conversion.check_steps":          ((1, 2),        (5, 10, 20),       (5, 10),           (10, 20, 40)),
     "conversion.square_queries":       (10,            500,               500,               5000),
     "audit.levels":                    ((2, 6),        (2, 6),            (1, 2, 4, 6, 8),   (1, 2, 4, 6, 8)),
