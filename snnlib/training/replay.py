@@ -2,12 +2,15 @@
 
 At the batch sizes of both papers a GPU waits for its host, which has hundreds of kernels to launch for one pass; a
 recorded pass is one launch. A recording holds for one shape, one set of modes and one way of differentiating spikes,
-and is made anew for others. Replayed kernels are those that would have run, in the same order: the same bytes.
+and is made anew for others. Replayed kernels are those that would have run, in the same order: the same bytes. Every
+recording keeps the memory of one pass; where there is none left for another, training goes on without any.
 """
 
 from __future__ import annotations
 
+import gc
 import os
+import warnings
 import weakref
 from collections.abc import Callable, Hashable, Iterator
 from contextlib import contextmanager
@@ -16,10 +19,11 @@ from typing import NamedTuple, Protocol
 import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from snnlib.encoding import PoissonEncoder
 from snnlib.models import Model
-from snnlib.neurons import neurons_of
+from snnlib.neurons import kernels, neurons_of
 from snnlib.training.recipe import Recipe
 
 REPLAYABLE = frozenset({"natural", "adversarial", "trades", "mart", "consistency", "clean_and_adversarial", "score"})
@@ -76,25 +80,19 @@ class CudaRecording:
         self._x = x.detach().clone().requires_grad_(x.requires_grad)
         buffers = {buffer: buffer.clone() for buffer in model.buffers()}
         random_state = torch.cuda.get_rng_state(x.device)
-        with same_memory(model) as twins:
-            twins_of_weights = [twins[weight] for weight in weights]
-            self._inputs = [self._x, *twins_of_weights] if x.requires_grad else twins_of_weights
-            self._warm_up(forward)
-            self._forward, self._backward = torch.cuda.CUDAGraph(), torch.cuda.CUDAGraph()
-            with torch.cuda.graph(self._forward):
-                self._logits = forward(self._x)
-            if self._inputs:
-                self._g_logits = torch.zeros_like(self._logits)
-                with torch.cuda.graph(self._backward, pool=self._forward.pool()):
-                    self._gradients = self._differentiated(self._logits)
-        self._logits = self._logits.detach()
-        with torch.no_grad():
+        gc.collect()  # nothing may be freed while a graph is captured
+        try:
+            with torch.cuda.device(x.device), same_memory(model) as twins:
+                self._inputs = [*([self._x] if x.requires_grad else []), *(twins[weight] for weight in weights)]
+                # On leaving, also by an error, the current stream is what it was.
+                with torch.cuda.stream(torch.cuda.current_stream()):
+                    self._record(forward, torch.cuda.Stream())
+        finally:
             for buffer, before in buffers.items():
-                buffer.copy_(before)
-        torch.cuda.set_rng_state(random_state, x.device)
+                buffer.data.copy_(before)  # a graph that saved the buffer saw this very value
+            torch.cuda.set_rng_state(random_state, x.device)
 
-    def _warm_up(self, forward: Callable[[Tensor], Tensor]) -> None:
-        aside = torch.cuda.Stream()
+    def _record(self, forward: Callable[[Tensor], Tensor], aside: torch.cuda.Stream) -> None:
         aside.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(aside):
             for _ in range(WARM_UP_PASSES):
@@ -102,7 +100,15 @@ class CudaRecording:
                 if self._inputs:
                     self._g_logits = torch.zeros_like(logits)
                     self._differentiated(logits)
+                del logits
         torch.cuda.current_stream().wait_stream(aside)
+        self._forward, self._backward = torch.cuda.CUDAGraph(), torch.cuda.CUDAGraph()
+        with torch.cuda.graph(self._forward, stream=aside):
+            logits = forward(self._x)
+        if self._inputs:
+            with torch.cuda.graph(self._backward, pool=self._forward.pool(), stream=aside):
+                self._gradients = self._differentiated(logits)
+        self._logits = logits.detach()
 
     def _differentiated(self, logits: Tensor) -> tuple[Tensor | None, ...]:
         return torch.autograd.grad(logits, self._inputs, self._g_logits, allow_unused=True)
@@ -130,6 +136,8 @@ class _Pass(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx, g_logits: Tensor):
+        if not ctx.lease.open:
+            raise RuntimeError("a replayed pass was differentiated twice; its memory may hold another pass by now")
         gradients = ctx.recording.backward(g_logits)
         ctx.lease.open = False
         if not ctx.wants_slope:
@@ -155,43 +163,70 @@ class Situation(NamedTuple):
 class ReplayedPasses:
     """`model(x)` by recordings, inside `active()`; without them where a hook or an attacker's rule wants to look in.
 
-    record: makes a `Recording` from `(forward, model, x, weights)`.
+    Batches of a size that does not train, such as what is left of one in an attack, are not worth a recording.
+    record: makes a `Recording` from `(forward, model, x, weights)`; where it fails, none is made from then on.
     """
 
     def __init__(self, model: nn.Module, record: Callable[..., Recording] = CudaRecording) -> None:
         self._model, self._record = model, record
         self._modules, self._weights = list(model.modules()), list(model.parameters())
+        self._buffers = [(module._buffers, *item) for module in self._modules for item in module._buffers.items()]
         self._neurons = neurons_of(model)
+        self._sizes: set[int] = set()
+        self._room = MOST_RECORDINGS
         self.recordings: dict[Situation, list[Recording]] = {}
 
     @contextmanager
     def active(self) -> Iterator[None]:
+        before = vars(self._model).get("forward")
         self._plain = self._model.forward
         self._model.forward = self._replayed
         try:
             yield
         finally:
             del self._model.forward
+            if before is not None:
+                self._model.forward = before
 
     def _replayed(self, x: Tensor) -> Tensor:
-        if self._is_watched():
+        if self._model.training:
+            self._sizes.add(len(x))
+        if self._is_watched() or len(x) not in self._sizes:
             return self._plain(x)
         wanted = self._situation(x)
-        recording = self._free(wanted)
+        recording = self._free(wanted) or self._new(wanted, x)
         if recording is None:
-            if sum(map(len, self.recordings.values())) >= MOST_RECORDINGS:
-                return self._plain(x)
-            with torch.set_grad_enabled(wanted.differentiated):
-                recording = self._record(self._plain, self._model, x, self._differentiated_weights(wanted))
-            self.recordings.setdefault(wanted, []).append(recording)
+            return self._plain(x)
         if not wanted.differentiated:
             return recording.forward(x)
         lease = Lease()
         recording.lease = weakref.ref(lease)
         return _Pass.apply(recording, lease, x, *self._differentiated_weights(wanted))
 
+    def _new(self, wanted: Situation, x: Tensor) -> Recording | None:
+        if self._room == 0:
+            return None
+        try:
+            with torch.set_grad_enabled(wanted.differentiated):
+                recording = self._record(self._plain, self._model, x, self._differentiated_weights(wanted))
+        except RuntimeError as error:  # no memory, or what cannot be recorded: the plain pass does it, or tells
+            self._room = 0
+            self.recordings.clear()
+            if torch.cuda.is_available():
+                torch.cuda.empty_cache()
+            reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+            warnings.warn(f"snnlib: training goes on without CUDA graphs: {reason}", stacklevel=2)
+            return None
+        self._room -= 1
+        self.recordings.setdefault(wanted, []).append(recording)
+        return recording
+
     def _is_watched(self) -> bool:
-        if any(module._forward_hooks or module._forward_pre_hooks for module in self._modules):
+        """Whether something wants to see, or has changed, what a recording would not show, or does not know."""
+        hooks = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
+        if torch.is_anomaly_enabled() or any(getattr(module, name) for module in self._modules for name in hooks):
+            return True
+        if any(held[name] is not buffer for held, name, buffer in self._buffers):
             return True
         return any(neuron.rule is not None for neuron in self._neurons)
 
@@ -201,7 +236,7 @@ class ReplayedPasses:
         return Situation(
             x.shape, x.stride(), x.dtype, differentiated, differentiated and x.requires_grad,
             tuple(module.training for module in self._modules), trainable,
-            tuple(neuron.surrogate for neuron in self._neurons),
+            tuple(neuron.surrogate for neuron in self._neurons) if differentiated else (),
         )  # fmt: skip
 
     def _differentiated_weights(self, wanted: Situation) -> list[Tensor]:
@@ -228,10 +263,21 @@ class PlainPasses:
 def passes_of(model: nn.Module, recipe: Recipe, device: torch.device) -> ReplayedPasses | PlainPasses:
     """Replayed passes on CUDA, for trainings of which they compute the same; `SNNLIB_CUDA_GRAPHS=0` switches them off.
 
-    Networks of `build_model` alone: another may decide in Python what it computes. Not for Poisson coding, whose seed
-    changes from pass to pass, objectives outside `REPLAYABLE`, curricula (the number of time steps changes), autocast.
+    Networks of our own layers and PyTorch's alone: others may decide in Python what they compute. Not for Poisson
+    coding, whose seed changes from pass to pass, BatchNorm that averages over all batches (it asks the device how
+    many), neurons that run as a plain loop (a trainable threshold's gradient is then summed otherwise), objectives
+    outside `REPLAYABLE`, curricula (the number of time steps changes) and autocast.
     """
-    wanted = device.type == "cuda" and os.environ.get("SNNLIB_CUDA_GRAPHS") != "0"
-    fixed = isinstance(model, Model) and not isinstance(model.encoder, PoissonEncoder)
-    plain = recipe.curriculum is None and recipe.precision == "float32" and recipe.objective in REPLAYABLE
-    return ReplayedPasses(model) if wanted and fixed and plain else PlainPasses()
+    wanted = device.type == "cuda" and os.environ.get("SNNLIB_CUDA_GRAPHS") != "0" and recipe.objective in REPLAYABLE
+    plain = recipe.curriculum is None and recipe.precision == "float32"
+    return ReplayedPasses(model) if wanted and plain and _is_fixed(model) else PlainPasses()
+
+
+def _is_fixed(model: nn.Module) -> bool:
+    """Whether a pass of `model` launches the same kernels every time."""
+    if not isinstance(model, Model) or model.config.get("time_steps", 1) > kernels.LONGEST_UNROLLED_LOOP:
+        return False
+    known = all(type(part).__module__.split(".")[0] in ("snnlib", "torch") for part in model.modules())
+    drawn = any(isinstance(part, PoissonEncoder) for part in model.modules())
+    asks = any(isinstance(part, _BatchNorm) and part.momentum is None for part in model.modules())
+    return known and not drawn and not asks and kernels.kernel_name("cuda") == "compiled"

@@ -54,12 +54,24 @@ def test_training_step_is_the_one_on_the_cpu(cuda, dtype, tolerance):
     assert change < tolerance
 
 
-@pytest.mark.parametrize("objective", ["natural", "trades"])
-@pytest.mark.parametrize("name", ["sew_resnet18", "vgg11"])
-def test_replayed_training_gives_the_bytes_of_plain_training(cuda, test_images, tmp_path, monkeypatch, name, objective):
-    """Two batch sizes, dropout, trainable thresholds, and passes that wait for each other."""
+@pytest.mark.parametrize(
+    "name, objective, change",
+    [
+        ("sew_resnet18", "natural", {}),
+        ("vgg11", "natural", {}),
+        ("sew_resnet18", "trades", {}),
+        ("vgg11", "trades", {}),
+        ("sew_resnet18", "adversarial", {"batch_norm": "train"}),
+        ("vgg11", "adversarial", {"early_stop": True}),
+        ("resnet20", "adversarial", {"gradient": ["straight_through(height=1)", "rectangular(width=1)"]}),
+    ],
+)
+def test_replayed_training_gives_the_bytes_of_plain_training(
+    cuda, test_images, tmp_path, monkeypatch, name, objective, change
+):
+    """Two batch sizes, dropout, trainable thresholds, passes that wait for each other, and attacks of many kinds."""
     splits = ImageSplits("made-up", test_images, test_images, test_images, 10, tuple("abcdefghij"))
-    attack = None if objective == "natural" else {**inner_attack(objective, 2 / 255), "steps": 3}
+    attack = None if objective == "natural" else {**inner_attack(objective, 2 / 255), "steps": 3, **change}
     recipe = Recipe(epochs=2, batch_size=len(test_images) // 3, objective=objective, attack=attack)
     digests = {}
     for graphs in ("0", "1", "1"):

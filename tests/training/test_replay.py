@@ -9,6 +9,7 @@ import torch
 
 from snnlib.attacks.gradients import backward_through_rate
 from snnlib.models import build_model
+from snnlib.neurons import attacker_surrogate, kernels, surrogates
 from snnlib.tensor_files import state_digest
 from snnlib.training import Recipe, inner_attack
 from snnlib.training.epoch import build_optimiser, train_epoch
@@ -90,7 +91,7 @@ def test_a_pass_that_nobody_differentiates_gives_its_recording_back():
     assert [len(held) for held in passes.recordings.values()] == [1]
 
 
-def test_modes_weights_shapes_and_surrogates_have_recordings_of_their_own():
+def test_modes_weights_strides_and_surrogates_have_recordings_of_their_own():
     model = network()
     passes, x = ReplayedPasses(model, OnTheCpu), torch.rand(4, 3, 32, 32)
     with passes.active():
@@ -99,41 +100,102 @@ def test_modes_weights_shapes_and_surrogates_have_recordings_of_their_own():
             model(x)
         with torch.no_grad():
             model(x)
-        model(x[:2])
+        model(x.contiguous(memory_format=torch.channels_last))
         model(x.clone().requires_grad_())
-        assert len(passes.recordings) == 6
+        with attacker_surrogate(model, surrogates.rectangular()):
+            model(x)
+            with torch.no_grad():
+                model(x)
+    assert len(passes.recordings) == 7
 
 
-def test_hooks_and_an_attackers_rule_see_the_plain_network():
-    model = network().eval()
+def test_hooks_rules_and_lent_statistics_see_the_plain_network():
+    model = network().train()
     passes, x, seen = ReplayedPasses(model, OnTheCpu), torch.rand(4, 3, 32, 32), []
+    norm = next(module for module in model.modules() if isinstance(module, torch.nn.BatchNorm2d))
     with passes.active():
-        handle = model.body.fc.register_forward_hook(lambda *_: seen.append(1))
-        model(x)
-        handle.remove()
+        for hooked in (model.body.fc.register_forward_hook, model.body.fc.register_full_backward_hook):
+            handle = hooked(lambda *_: seen.append(1))
+            model(x).sum().backward()
+            handle.remove()
         with backward_through_rate().applied(model):
             model(x)
-    assert seen == [1] and passes.recordings == {}
+        own, norm.running_mean = norm.running_mean, norm.running_mean.clone()
+        model(x)
+        norm.running_mean = own
+        with torch.autograd.detect_anomaly(check_nan=False):
+            model(x)
+        assert seen == [1, 1] and passes.recordings == {}
+        model(x)
+    assert len(passes.recordings) == 1
 
 
-def test_recordings_are_bounded():
-    model = network().eval()
+def test_recordings_are_bounded_and_none_is_spent_on_sizes_that_do_not_train():
+    model = network()
     passes = ReplayedPasses(model, OnTheCpu)
     with passes.active(), torch.no_grad():
-        for count in range(1, MOST_RECORDINGS + 3):
+        model.train()(torch.rand(8, 3, 32, 32))
+        model.eval()
+        for count in range(1, 9):
+            model(torch.rand(count, 3, 32, 32))
+        assert len(passes.recordings) == 2
+        model.train()
+        for count in range(2, MOST_RECORDINGS + 8):
             model(torch.rand(count, 3, 32, 32))
     assert len(passes.recordings) == MOST_RECORDINGS
 
 
+def test_what_cannot_be_recorded_is_told_once_and_trained_plainly():
+    model, x = network().train(), torch.rand(4, 3, 32, 32)
+
+    def refused(*_):
+        raise RuntimeError("CUDA out of memory\nand more")
+
+    passes = ReplayedPasses(model, refused)
+    with passes.active(), pytest.warns(UserWarning, match="without CUDA graphs: CUDA out of memory$") as told:
+        model(x).sum().backward()
+        model(x)
+    assert len(told) == 1 and passes.recordings == {}
+
+
+def test_a_second_derivation_of_a_pass_is_refused():
+    model = network().train()
+    with ReplayedPasses(model, OnTheCpu).active():
+        loss = model(torch.rand(4, 3, 32, 32)).sum()
+        loss.backward(retain_graph=True)
+        with pytest.raises(RuntimeError, match="differentiated twice"):
+            loss.backward()
+
+
+def test_a_forward_of_the_users_own_is_there_again_afterwards():
+    model = network().train()
+    model.forward = own = lambda x: x.mean((1, 2, 3))
+    with ReplayedPasses(model, OnTheCpu).active():
+        assert model(torch.ones(2, 3, 4, 4)).tolist() == [1, 1]
+    assert vars(model)["forward"] is own
+
+
+class _Asks(torch.nn.Identity):
+    """A user's module."""
+
+
 def test_only_trainings_of_which_passes_compute_the_same_are_replayed(monkeypatch):
+    monkeypatch.setattr(kernels, "kernel_name", lambda device_type: "compiled")
     cuda, recipe = torch.device("cuda"), Recipe(epochs=1)
     assert isinstance(passes_of(network(), recipe, cuda), ReplayedPasses)
     sparse = replace(recipe, objective="sparse_gradient", objective_parameters={"weight": 0.1})
     poisson = build_model("vgg11", 3, 2, encoder="poisson", width=2)
+    asking, averaging = network(), network()
+    asking.body.head_pool = _Asks()
+    next(part for part in averaging.modules() if isinstance(part, torch.nn.BatchNorm2d)).momentum = None
     for model, other, device in (
         (network(), sparse, cuda), (network(), replace(recipe, precision="bfloat16"), cuda),
         (torch.nn.Linear(2, 2), recipe, cuda), (poisson, recipe, cuda), (network(), recipe, torch.device("cpu")),
+        (asking, recipe, cuda), (averaging, recipe, cuda), (build_model("vgg11", 3, 65, width=2), recipe, cuda),
     ):  # fmt: skip
         assert isinstance(passes_of(model, other, device), PlainPasses)
     monkeypatch.setenv("SNNLIB_CUDA_GRAPHS", "0")
+    assert isinstance(passes_of(network(), recipe, cuda), PlainPasses)
+    monkeypatch.delenv("SNNLIB_CUDA_GRAPHS")
+    monkeypatch.setattr(kernels, "kernel_name", lambda device_type: "reference")
     assert isinstance(passes_of(network(), recipe, cuda), PlainPasses)
