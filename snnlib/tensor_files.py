@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -38,14 +39,19 @@ def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict | None]:
     """
     if not path.is_file():
         raise InputError(f"{path} is no file; expected weights in the safetensors format; correct the path")
+    if zipfile.is_zipfile(path):  # what torch.save writes
+        raise InputError(
+            f"{path} is a pickle of PyTorch, which may run any code and is not read; expected safetensors; give a file "
+            "with a function that loads it, as FILE.py:function, or write the weights with snnlib.models.save"
+        )
     try:
         with safe_open(path, framework="pt") as stream:
             found = stream.metadata() or {}
             tensors = {name: stream.get_tensor(name) for name in stream.keys()}  # noqa: SIM118, it has no iterator
     except (SafetensorError, OSError, UnicodeDecodeError) as error:
         raise InputError(
-            f"{path} is damaged or no safetensors file ({_first_line(error)}); delete it and make it again; "
-            "pickled weights are not read"
+            f"{path} is damaged or no safetensors file ({_first_line(error)}); expected weights in the safetensors "
+            "format; make it again"
         ) from None
     if METADATA_KEY not in found and not any(f'"{DIGEST}"' in text for text in found.values()):
         return tensors, None

@@ -63,7 +63,7 @@ def parse_arguments(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--norm", default="linf", help="linf or l2")
     size = parser.add_mutually_exclusive_group()
     size.add_argument("--profile", default="quick", help=f"cost of the audit: {', '.join(EFFORTS)}")
-    size.add_argument("--quick", action="store_true", help="a first look in about a minute; says what it leaves out")
+    size.add_argument("--quick", action="store_true", help="a first look in a minute or two; says what it leaves out")
     parser.add_argument("--seed", type=int, default=0, help="of all noise")
     parser.add_argument("--batch-size", type=int, default=100)
     options = parser.parse_args(arguments)
@@ -109,15 +109,17 @@ def run_audit(options: argparse.Namespace) -> int:
     made = {options.json: report.to_json} if options.json else {}
     if options.out:
         made[options.out] = lambda: audit_page(report, f"Audit of {Path(options.model).name}")
-    lost = []
+    lost, written = [], []
     for path, content in made.items():
         try:
-            write_atomic(path, content())
+            written.append(write_atomic(path, content()))
         except InputError as error:  # the others, and the terminal, still get what took so long
             lost.append(str(error))
     print(report)
     if options.quick:
         print(left_out(len(images)))
+    for path in written:
+        print(f"written: {path}")
     if lost:
         raise InputError("; ".join(lost))
     return 0

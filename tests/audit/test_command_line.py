@@ -247,7 +247,7 @@ def test_a_configuration_that_does_not_fit_is_refused(files, content, named):
 
 def test_pickled_weights_are_not_read(files):
     torch.save(build_model(**CONFIG).state_dict(), files / "net.safetensors")
-    with pytest.raises(InputError, match="no safetensors file"):
+    with pytest.raises(InputError, match="a pickle of PyTorch"):
         command.load_model(str(files / "net.safetensors"), files / "net.json")
 
 
