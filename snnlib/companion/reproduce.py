@@ -50,7 +50,9 @@ def reproduce(name: str, *, all: bool = False, data_dir: Path | None = None) -> 
     found = stored_rows(network.key)
     if not found:
         folder = paths.ARTIFACTS / "rows"
-        raise InputError(f"no rows of {name} in {folder}; expected some; ./run_all.sh --profile {profile} makes them")
+        raise InputError(
+            f"no rows of {name} are published, or in {folder}; expected some; ./run_all.sh --profile {profile} makes them"
+        )
     equal = [check(network, record) for record in (found if all else found[:1])]
     if not (min(equal) or PROFILES[profile].rounded):
         print("this profile was measured before the weights were rounded to half precision for release")
