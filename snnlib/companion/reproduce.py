@@ -51,7 +51,8 @@ def reproduce(name: str, *, all: bool = False, data_dir: Path | None = None) -> 
     if not found:
         folder = paths.ARTIFACTS / "rows"
         raise InputError(
-            f"no rows of {name} are published, or in {folder}; expected some; ./run_all.sh --profile {profile} makes them"
+            f"no rows of {name} are published, nor in {folder}; expected some; "
+            f"./run_all.sh --profile {profile} makes them"
         )
     equal = [check(network, record) for record in (found if all else found[:1])]
     if not (min(equal) or PROFILES[profile].rounded):
