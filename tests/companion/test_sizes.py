@@ -128,12 +128,18 @@ def test_no_size_shrinks_when_the_profile_grows():
         assert set(PROFILES[small].depths) <= set(PROFILES[large].depths)
 
 
+NIGHT = paths.PROFILE_NAMES.index("night")
+SMALLER_AT_NIGHT = {"conversion.adaptive_steps", "conversion.square_queries"}
+"""Attacks beside the main one, on a hundred images of each class where quick has ten."""
+
+
 @pytest.mark.parametrize("name", ["conversion", "audit", "own", "black_box", "theory", "further", "defences", "events"])
 def test_no_number_of_a_chapter_shrinks_when_the_profile_grows(name):
     for key, values in TABLE.items():
         counted = all(value is None or type(value) is int for value in values)
         if key.rpartition(".")[0] == name and counted:
-            assert list(map(_size, values)) == sorted(map(_size, values)), key
+            kept = [value for place, value in enumerate(values) if place != NIGHT or key not in SMALLER_AT_NIGHT]
+            assert list(map(_size, kept)) == sorted(map(_size, kept)), key
 
 
 @pytest.mark.parametrize("profile", PROFILES.values(), ids=PROFILES)

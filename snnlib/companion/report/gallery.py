@@ -157,5 +157,6 @@ def _caption(function: str) -> str:
         return ""
     drawer = getattr(importlib.import_module(f"snnlib.companion.report.{module}"), attribute)
     first = " ".join((drawer.__doc__ or "").partition("\n\n")[0].split()).partition(". ")[0].rstrip(".")
+    first = re.sub(r" \[[^\]]*\]", "", first)  # a shape, which Markdown would take for a link
     first = re.sub(r"[;:] (\w+: |columns ).*$", "", re.sub(r"[,;]? (of|in) `[^`]+`", "", first))
     return first.replace("`", "") + "."
