@@ -15,7 +15,7 @@ NOTEBOOKS = Path(__file__).resolve().parent.parent.parent / "notebooks"
 PATHS = sorted(NOTEBOOKS.glob("*.ipynb"))
 MAXIMUM_CELLS = 25
 MACHINE_PATH = re.compile(
-    r"(?<![\w.])(/home/|/Users/|/root/|/tmp/|/mnt/|/opt/|/usr/|[A-Z]:\\\\)|site-packages"
+    r"(?<![\w.])(/home/|/Users/|/root/|/tmp/|/mnt/|/opt/|/usr/|[A-Z]:\\\\)|site-packages|PosixPath"
 )
 RECORDS = re.compile(r"\b(claims\.record|figures\.save|figures\.save_table|save_table|record)\(")
 
