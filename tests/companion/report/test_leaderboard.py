@@ -11,6 +11,7 @@ import pytest
 
 from snnlib.companion import paths
 from snnlib.companion.report.leaderboard import leaderboard, publish_leaderboard
+from snnlib.errors import InputError
 
 REPOSITORY = Path(__file__).parents[3]
 ENOUGH = (("pgd", "own"), ("pgd", "wide"), ("pgd", "narrow"), ("square", ""))
@@ -23,7 +24,7 @@ def rows_of(model: str, broken: dict[str, set[int]], attacks=ENOUGH, images: int
             **{"model": model, "seed": 0, "dataset": "d", "split": "test", "sample": sample, "attack": attack},
             **{"surrogate": surrogate, "space": "image", "batch_norm": "eval", "norm": "linf", "eps": 2 / 255},
             **{"steps": 10, "clean_correct": True, "success": sample in broken.get(attack, set())},
-            **{"forwards": 2, "backwards": 1, "image_set": image_set, **fields},
+            **{"forwards": 2, "backwards": 1, "image_set": image_set, "device": "cpu", **fields},
         }
         for attack, surrogate in attacks
         for sample in range(images)
@@ -70,6 +71,15 @@ def test_numbers_of_samples_of_another_image_set_are_not_mixed_up():
     assert leaderboard(rows).robust.item() == 0.75
     other = pd.concat([rows_of("net", {"pgd": {0}}), rows_of("net", {"pgd": {1}}, images=2, image_set="b")])
     assert leaderboard(other).robust.item() == 0.75
+
+
+def test_right_is_what_all_devices_got_right_and_one_device_may_not_contradict_itself():
+    here, there = rows_of("both", {"pgd": {0}}), rows_of("both", {"square": {1}}, device="cuda")
+    there.loc[there["sample"] == 3, "clean_correct"] = False
+    line = leaderboard(pd.concat([here, there])).iloc[0]
+    assert (line.clean, line.robust) == (0.75, 0.25)
+    with pytest.raises(InputError, match="clean_correct differs"):
+        leaderboard(pd.concat([here, there.assign(device="cpu")]))
 
 
 def test_the_code_and_train_mode_are_no_part_of_it():
