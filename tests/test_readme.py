@@ -26,7 +26,7 @@ def test_the_example_runs_as_it_stands(tmp_path: Path) -> None:
     (example,) = re.findall(r"```python\n(.*?)```", README, flags=re.S)
     answer = subprocess.run([sys.executable, "-c", example], cwd=tmp_path, capture_output=True, text=True)
     assert answer.returncode == 0, answer.stderr
-    assert (tmp_path / "report.html").stat().st_size > 1000
+    assert (tmp_path / "first.html").stat().st_size > 1000
 
 
 QUESTIONS = README.partition("## What a reviewer asks")[2].partition("\n## ")[0]

@@ -75,7 +75,7 @@ def test_numbers_of_samples_of_another_image_set_are_not_mixed_up():
 
 def test_right_is_what_all_devices_got_right_and_one_device_may_not_contradict_itself():
     here, there = rows_of("both", {"pgd": {0}}), rows_of("both", {"square": {1}}, device="cuda")
-    there.loc[there["sample"] == 3, "clean_correct"] = False
+    there.loc[there["sample"] == 3, ["clean_correct", "success"]] = False, True
     line = leaderboard(pd.concat([here, there])).iloc[0]
     assert (line.clean, line.robust) == (0.75, 0.25)
     with pytest.raises(InputError, match="clean_correct differs"):
