@@ -165,7 +165,7 @@ def network_rows(width: int, time_steps: int, batch: int, watch: _Watch, device:
     def attack(name: str) -> Run:
         model, budget = _model(name, width, time_steps, device).eval(), Budget(8 / 255)
         if name in OURS:
-            passes = ReplayedPasses(model) if name == RECORDED else PlainPasses()
+            passes = ReplayedPasses(model, sizes=[batch]) if name == RECORDED else PlainPasses()
 
             def whole() -> AttackResult:
                 with passes.active():

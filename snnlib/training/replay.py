@@ -12,7 +12,7 @@ import gc
 import os
 import warnings
 import weakref
-from collections.abc import Callable, Hashable, Iterator
+from collections.abc import Callable, Hashable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import NamedTuple, Protocol
 
@@ -57,8 +57,7 @@ def same_memory(model: nn.Module) -> Iterator[dict[Tensor, Tensor]]:
     Autograd ties a leaf to the stream on which it was first used, as long as any graph holds it: a recording that met
     one of another stream would have to wait for that stream, which a recording cannot.
     """
-    held = [(module, name, weight) for module in model.modules() for name, weight in module._parameters.items()]
-    held = [(module, name, weight) for module, name, weight in held if weight is not None]
+    held = [(part, *item) for part in model.modules() for item in part._parameters.items() if item[1] is not None]
     twins = {weight: nn.Parameter(weight.detach(), weight.requires_grad) for _, _, weight in held}
     try:
         for module, name, weight in held:
@@ -164,15 +163,18 @@ class ReplayedPasses:
     """`model(x)` by recordings, inside `active()`; without them where a hook or an attacker's rule wants to look in.
 
     Batches of a size that does not train, such as what is left of one in an attack, are not worth a recording.
-    record: makes a `Recording` from `(forward, model, x, weights)`; where it fails, none is made from then on.
+    record: makes a `Recording` from `(forward, model, x, weights)`; where it fails, none is made from then on. sizes: of
+    batches that come again, beside those that train.
     """
 
-    def __init__(self, model: nn.Module, record: Callable[..., Recording] = CudaRecording) -> None:
+    def __init__(
+        self, model: nn.Module, record: Callable[..., Recording] = CudaRecording, sizes: Iterable[int] = ()
+    ) -> None:
         self._model, self._record = model, record
         self._modules, self._weights = list(model.modules()), list(model.parameters())
         self._buffers = [(module._buffers, *item) for module in self._modules for item in module._buffers.items()]
         self._neurons = neurons_of(model)
-        self._sizes: set[int] = set()
+        self._sizes = set(sizes)
         self._room = MOST_RECORDINGS
         self.recordings: dict[Situation, list[Recording]] = {}
 

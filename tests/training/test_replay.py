@@ -7,6 +7,7 @@ from dataclasses import replace
 import pytest
 import torch
 
+from snnlib.attacks import Budget, pgd
 from snnlib.attacks.gradients import backward_through_rate
 from snnlib.models import build_model
 from snnlib.neurons import attacker_surrogate, kernels, surrogates
@@ -143,6 +144,16 @@ def test_recordings_are_bounded_and_none_is_spent_on_sizes_that_do_not_train():
         for count in range(2, MOST_RECORDINGS + 8):
             model(torch.rand(count, 3, 32, 32))
     assert len(passes.recordings) == MOST_RECORDINGS
+
+
+def test_an_attack_alone_is_recorded_where_its_size_is_said_to_come_again():
+    model, x = network().eval(), torch.rand(4, 3, 32, 32)
+    for sizes, recorded in ((), 0), ([4], 1):
+        passes = ReplayedPasses(model, OnTheCpu, sizes)
+        with passes.active():
+            for _ in range(2):
+                pgd(model, x, torch.arange(4) % 3, Budget(0.01), steps=2, early_stop=False)
+        assert sum(situation.wants_slope for situation in passes.recordings) == recorded
 
 
 def test_what_cannot_be_recorded_is_told_once_and_trained_plainly():

@@ -6,10 +6,10 @@ import json
 from collections import Counter
 
 from snnlib.companion import paths
+from snnlib.companion.measure.archive import read_published
 from snnlib.companion.measure.release import profile_of
 from snnlib.companion.report import gallery
 from snnlib.companion.report.figures import read_manifest_in
-from snnlib.companion.report.row_archive import read_published
 from snnlib.companion.sizes import Profile, conversion_size, get_profile
 from snnlib.models import released_card, released_names
 
