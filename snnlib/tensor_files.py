@@ -50,8 +50,8 @@ def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict | None]:
             tensors = {name: stream.get_tensor(name) for name in stream.keys()}  # noqa: SIM118, it has no iterator
     except (SafetensorError, OSError, UnicodeDecodeError) as error:
         raise InputError(
-            f"{path} is damaged or no safetensors file ({_first_line(error)}); expected weights in the safetensors "
-            "format; make it again"
+            f"{path} is damaged or no safetensors file ({_first_line(error)}); delete it and make it again; "
+            "pickled weights are not read"
         ) from None
     if METADATA_KEY not in found and not any(f'"{DIGEST}"' in text for text in found.values()):
         return tensors, None

@@ -128,7 +128,7 @@ def test_input_error_when_the_file_is_missing_damaged_or_foreign(tmp_path):
         read_checkpoint(tmp_path / "absent.safetensors")
     save_checkpoint(tmp_path / "cut", small_model(), None, {})
     (tmp_path / "cut").write_bytes((tmp_path / "cut").read_bytes()[:-7])
-    with pytest.raises(InputError, match="cut is damaged .*make it again") as refusal:
+    with pytest.raises(InputError, match="cut is damaged .*delete it") as refusal:
         read_checkpoint(tmp_path / "cut")
     assert "\n" not in str(refusal.value)
     save_file({"w": torch.zeros(2)}, tmp_path / "foreign")
