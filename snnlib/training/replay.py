@@ -163,8 +163,8 @@ class ReplayedPasses:
     """`model(x)` by recordings, inside `active()`; without them where a hook or an attacker's rule wants to look in.
 
     Batches of a size that does not train, such as what is left of one in an attack, are not worth a recording.
-    record: makes a `Recording` from `(forward, model, x, weights)`; where it fails, none is made from then on. sizes: of
-    batches that come again, beside those that train.
+    record: makes a `Recording` from `(forward, model, x, weights)`; where it fails, none is made from then on.
+    sizes: of batches that come again, beside those that train.
     """
 
     def __init__(
