@@ -427,7 +427,7 @@ TABLE: dict[str, tuple] = {
     "events.draws":                    (1,             3,                 10,                100),
     "events.tries":                    (2,             2,                 8,                 16),
     "events.steps":                    (2,             10,                20,                50),
-    "events.moving_per_class":         (5,             60,                500,               500),
+    "events.moving_per_class":         (5,             60,                300,               300),
     "events.moving_epochs":            (1,             10,                10,                30),
     "adaptive.images_per_class":       (1,             5,                 20,                100),
     "adaptive.natural_level":          (1,             1,                 1,                 1),

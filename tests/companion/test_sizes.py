@@ -154,6 +154,8 @@ def test_every_profile_can_run(profile):
     defended = sizes.defence_size(profile.name)
     assert set(defended.audited) <= set(defended.names) <= set(DEFENCES) and defended.effort in EFFORTS
     assert sizes.audit_size(profile.name).effort in EFFORTS and sizes.own_size(profile.name).effort in EFFORTS
+    moving, held_out = sizes.event_size(profile.name).moving_per_class, EMBEDDED["train"] // 10
+    assert moving <= EMBEDDED["train"] - held_out and moving // 6 <= held_out, "they move embedded images"
     for field in fields(profile):
         value = getattr(profile, field.name)
         assert isinstance(value, str | tuple | bool) or value is None or value > 0, field.name
