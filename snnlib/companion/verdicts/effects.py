@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 SCALES = {"points": 100, "%": 100, "correlation": 1}
@@ -15,6 +16,7 @@ class Effect:
     of two one-sided tests decides, the second tells equal from better) or "at most" (a share, below `smallest`).
     smallest: of the unit of the rows (shares, not percent). seed_sd: how far two trainings of one recipe are taken to
     differ in this quantity (a standard deviation) before one looks; `rules.estimate` mixes it with what they do.
+    least, most: values that the quantity can take; no interval goes beyond.
     """
 
     kind: str
@@ -22,6 +24,8 @@ class Effect:
     unit: str
     seed_sd: float
     reason: str
+    least: float = -math.inf
+    most: float = math.inf
 
     @property
     def goal(self) -> float:
@@ -56,8 +60,8 @@ def _points(kind: str, smallest: float, seed_sd: float, reason: str) -> Effect:
 
 
 EFFECTS = {
-    "L1": Effect("level", 0.25, "%", 0.02, "the paper names no share; fewer than a quarter of zeros is not sparse"),
-    "L2": Effect("level", 0.5, "%", 0.05, "'most' of the zeros is more than half of them"),
+    "L1": Effect("level", 0.25, "%", 0.02, "the paper names no share; under a quarter of zeros is not sparse", 0, 1),
+    "L2": Effect("level", 0.5, "%", 0.05, "'most' of the zeros is more than half of them", most=1),
     "L3": _points("as good as", 5, 1, "a third of the least that the defended network has to keep"),
     "L4": _points("gain", 5, 1, "half of the floor of robust accuracy, so that there is room for it"),
     "L4 clean": _points("gain", 3, 0.5, "above what another training of the same network gives"),
@@ -68,7 +72,7 @@ EFFECTS = {
     "C1": _points("gain", 5, 1, "half of the floor; the claim speaks of up to twice the rival's robustness"),
     "C2": _points("as good as", 1, 0.25, "'within about a point' is the claim's own number"),
     "C3": _points("gain", 5, 1, "as C1, for each objective"),
-    "C4": Effect("level", 0.1, "%", 0.02, "the under half of the published share (25-29 %)"),
+    "C4": Effect("level", 0.1, "%", 0.02, "the under half of the published share (25-29 %)", 0, 1),
     "C5": _points("gain", 5, 1, "as C1: 'matters' is held against half of the floor"),
     "C6": _points("as good as", 5, 1, "what is kept may cost less than what would matter (C5)"),
     "Q1a": _points("gain", 2, 0.25, "one network, two attacks: trainings cancel, so that less than C1 can count"),

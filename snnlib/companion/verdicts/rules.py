@@ -211,7 +211,7 @@ def holm(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def _interval(effect: Effect, value: float, draws: np.ndarray) -> Estimate:
-    low, high = np.quantile(draws, [ALPHA / 2, 1 - ALPHA / 2])
+    low, high = np.quantile(draws, [ALPHA / 2, 1 - ALPHA / 2]).clip(effect.least, effect.most)
     short = np.count_nonzero(effect.sign * (draws - effect.goal) <= 0)
     return Estimate(float(value), float(low), float(high), min(1.0, 2 * (short + 1) / (len(draws) + 1)))
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -48,6 +49,14 @@ def test_seeds_that_agree_by_accident_still_count_as_seeds_that_differ():
     assert (found.low, found.high) == pytest.approx((0.02 - half, 0.02 + half), abs=0.001)
     wide = rules.of_seeds(GAIN, [-0.08, 0.12])
     assert wide.high - wide.low > 5 * (found.high - found.low)
+
+
+def test_no_interval_of_a_share_goes_below_none_or_above_all():
+    share = replace(LEVEL, seed_sd=0.1, least=0, most=1)
+    for values, clipped in (([0.0, 0.01], "low"), ([0.99, 1.0], "high")):
+        free, found = (rules.of_seeds(each, values) for each in (replace(LEVEL, seed_sd=0.1), share))
+        assert not 0 <= getattr(free, clipped) <= 1 and 0 <= found.low < found.high <= 1
+        assert found.p == free.p and rules.verdict_of(share, found) == rules.verdict_of(share, free)
 
 
 @pytest.mark.parametrize(
