@@ -18,6 +18,7 @@ from snnlib.companion.measure.store import Artifact, name_of, note_use, stored
 from snnlib.companion.sizes import Profile
 from snnlib.data import ImageSet, ImageSplits, load_images
 from snnlib.errors import InputError
+from snnlib.files import file_lock
 from snnlib.models import Model, build_model
 from snnlib.runtime import default_device
 from snnlib.training import History, Recipe, fit, load_weights
@@ -127,8 +128,10 @@ def fitted(
                 f"{network.label}, seed {seed}, is not among the released networks of profile {profile.name}; "
                 "expected one of those; start without --from-released to train it"
             )
-        started = time.monotonic()
-        history = fit(model, splits, recipe, directory=artifact.path(""), device=device, time_limit=seconds_left())
+        # Another notebook may be training it, which takes longer than `fit` waits for its folder.
+        with file_lock(paths.ARTIFACTS / "locks" / f"networks-{artifact.name}", wait_seconds=math.inf):
+            started = time.monotonic()
+            history = fit(model, splits, recipe, directory=artifact.path(""), device=device, time_limit=seconds_left())
         if not history.finished:
             done = f"{len(history.epochs)} of {recipe.epochs} epochs"
             raise OutOfTime(f"{network.label}, seed {seed}: {done} are done; start again to go on")

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import json
 import math
+import shutil
+import threading
+import time
 from dataclasses import replace
 from types import SimpleNamespace
 
@@ -28,6 +31,7 @@ from snnlib.companion.measure.networks import (
 from snnlib.companion.measure.store import Artifact
 from snnlib.companion.sizes import PROFILES
 from snnlib.errors import InputError
+from snnlib.files import file_lock
 from snnlib.training import loop
 from snnlib.training.checkpoint import read_checkpoint
 
@@ -65,6 +69,26 @@ def test_training_goes_on_when_the_last_run_was_cut_short(artifacts, profile, ca
     assert calls["epochs"] == 1
     assert len(trained(SEW, profile, 0).history.epochs) == 2
     assert calls["epochs"] == 2, "only the epoch that was missing"
+
+
+def test_a_network_that_is_being_trained_is_waited_for_however_long_that_takes(artifacts, profile, calls):
+    key = trained(SEW, profile, 0).key
+    shutil.rmtree(artifacts / "networks" / key)
+    (artifacts / "networks" / f"{key}.json").unlink()
+    held, order = threading.Event(), []
+
+    def other_notebook():
+        with file_lock(artifacts / "locks" / f"networks-{key}"):
+            held.set()
+            time.sleep(0.5)
+            order.append(calls["epochs"])
+
+    other = threading.Thread(target=other_notebook)
+    other.start()
+    assert held.wait(10)
+    trained(SEW, profile, 0)
+    other.join()
+    assert order == [2] and calls["epochs"] == 4, "nothing was trained while the other held it"
 
 
 def test_weights_are_those_of_the_best_epoch_on_validation(artifacts, profile, monkeypatch):
