@@ -107,6 +107,7 @@ step "notebooks at profile smoke" "$python" -P -m snnlib.companion.runner --prof
 workers=(-n auto --maxprocesses=8 --dist loadscope)
 step "unit, property and parity tests" "$python" -m pytest "${workers[@]}"
 export JUPYTER_PATH="$root/artifacts/smoke/jupyter/00" # the kernel that the smoke run declared
+export SNNLIB_KERNEL=reference # what is stored is read, and what runs live runs by the plain loop this time
 step "notebooks again, cell by cell" "$python" -m pytest -q "${workers[@]}" \
     --nbval-lax --nbval-cell-timeout=600 artifacts/smoke/notebooks
 echo "all checks passed"

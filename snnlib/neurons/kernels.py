@@ -37,7 +37,9 @@ and flips spikes at the threshold. The others keep one kernel however many the t
 result, so that a stack of time steps is written where it is computed: else each of up to 8 frames is computed anew from
 the first on (T = 4: 17 loads, not 6)."""
 
-_choice = "auto"
+KERNEL = "SNNLIB_KERNEL"
+"""Environment variable: "reference" compiles nothing, which saves some seconds where networks are small."""
+_choice: str | None = None
 _compilations = 0
 _failed = False
 
@@ -183,9 +185,19 @@ def is_transformed(*tensors: Tensor | None) -> bool:
     return torch._C._are_functorch_transforms_active() or any(t is not None and batched(t) for t in tensors)
 
 
+def _checked(name: str, choice: str) -> str:
+    if choice not in ("auto", "reference"):
+        raise InputError(f"{name} is {choice!r}; expected 'auto' or 'reference'; choose one of these")
+    return choice
+
+
+def _wanted() -> str:
+    return _choice or _checked(KERNEL, os.environ.get(KERNEL, "auto"))
+
+
 def kernel_for(currents: Tensor) -> str:
     """Which path `lif_multi_step` takes for these currents `[T, ...]`: "compiled" or "reference"."""
-    if _choice == "reference" or _failed or torch.compiler.is_compiling() or is_transformed(currents):
+    if _failed or torch.compiler.is_compiling() or is_transformed(currents) or _wanted() == "reference":
         return "reference"
     time_steps, width = currents.shape[0], currents[0].numel()
     if time_steps > LONGEST_UNROLLED_LOOP or width < SMALLEST_COMPILED_WIDTH or not currents.is_floating_point():
@@ -195,7 +207,7 @@ def kernel_for(currents: Tensor) -> str:
 
 def kernel_name(device_type: str = "cpu") -> str:
     """The path in use on a device, as result rows and `repr` show it."""
-    return "reference" if _choice == "reference" or _failed or compiler_missing(device_type) else "compiled"
+    return "reference" if _wanted() == "reference" or _failed or compiler_missing(device_type) else "compiled"
 
 
 def give_up_compiling(error: Exception) -> None:
@@ -210,9 +222,7 @@ def give_up_compiling(error: Exception) -> None:
 def use_kernel(choice: str) -> Iterator[None]:
     """Inside, `lif_multi_step` takes the "reference" path, or the "auto"matic choice."""
     global _choice
-    if choice not in ("auto", "reference"):
-        raise InputError(f"kernel is {choice!r}; expected 'auto' or 'reference'; choose one of these")
-    previous, _choice = _choice, choice
+    previous, _choice = _choice, _checked("kernel", choice)
     try:
         yield
     finally:

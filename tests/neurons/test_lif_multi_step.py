@@ -222,6 +222,17 @@ def test_membrane_is_float32_when_currents_are_bfloat16():
     assert (spikes.dtype, v_last.dtype) == (torch.bfloat16, torch.float32)
 
 
+def test_nothing_is_compiled_where_the_environment_says_so(monkeypatch):
+    currents = torch.randn(4, 11)
+    monkeypatch.setenv(kernels.KERNEL, "reference")
+    assert kernels.kernel_name() == kernels.kernel_for(currents) == "reference"
+    with use_kernel("auto"):  # code that asks for one by name gets it
+        assert kernels.kernel_for(currents) == "compiled"
+    monkeypatch.setenv(kernels.KERNEL, "fast")
+    with pytest.raises(InputError, match="SNNLIB_KERNEL is 'fast'; expected 'auto' or 'reference'"):
+        lif_multi_step(currents)
+
+
 def test_result_is_the_same_when_no_compiler_is_found(monkeypatch):
     currents = torch.randn(4, 10)
     wanted, _ = lif_multi_step(currents)
