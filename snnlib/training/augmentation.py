@@ -33,24 +33,16 @@ def flip(images: Tensor, generator: torch.Generator) -> Tensor:
     return torch.where(sent(mirrored, images.device).view(-1, 1, 1, 1), images.flip(-1), images)
 
 
-def shift(images: Tensor, generator: torch.Generator) -> Tensor:
-    """Pad each image by 4 empty pixels and cut a window of the old size at a random place.
-
-    images: `[N, C, H, W]`, or recordings `[N, T, C, H, W]`, all frames of which move alike.
-    """
-    count, (height, width) = len(images), images.shape[-2:]
+def crop_flip(images: Tensor, generator: torch.Generator) -> Tensor:
+    """Pad each image by 4 black pixels, cut a window of the old size at a random place, then `flip`."""
+    count, _, height, width = images.shape
     corners = sent(torch.randint(0, 2 * PADDING + 1, (2, count, 1), generator=generator), images.device)
     rows = corners[0] + torch.arange(height, device=images.device)
     columns = corners[1] + torch.arange(width, device=images.device)
-    padded = F.pad(images.flatten(1, -3), (PADDING,) * 4).permute(0, 2, 3, 1)
+    padded = F.pad(images, (PADDING,) * 4).permute(0, 2, 3, 1)
     sample = torch.arange(count, device=images.device).view(-1, 1, 1)
     windows = padded[sample, rows.unsqueeze(2), columns.unsqueeze(1)].permute(0, 3, 1, 2)
-    return windows.contiguous().view(images.shape)
-
-
-def crop_flip(images: Tensor, generator: torch.Generator) -> Tensor:
-    """`shift`, then `flip`."""
-    return flip(shift(images, generator), generator)
+    return flip(windows.contiguous(), generator)
 
 
 def cutout(images: Tensor, generator: torch.Generator, *, fill: Tensor) -> Tensor:
@@ -91,7 +83,6 @@ def resized_crop_flip(images: Tensor, generator: torch.Generator) -> Tensor:
 AUGMENTATIONS: dict[str, Callable[..., Tensor]] = {
     "none": unchanged,
     "flip": flip,
-    "shift": shift,
     "crop-flip": crop_flip,
     "crop-flip-cutout": crop_flip_cutout,
     "resized-crop-flip": resized_crop_flip,
@@ -101,8 +92,8 @@ AUGMENTATIONS: dict[str, Callable[..., Tensor]] = {
 def build_augmentation(name: str, image_set: ImageSet) -> Augmentation:
     """The augmentation called `name`; cutout is filled with the mean colour of `image_set`."""
     function = AUGMENTATIONS[name]
-    if name not in ("none", "shift") and image_set.images.ndim != 4:
-        raise InputError(f"augmentation is {name!r}, which is for images; recordings take 'shift' or 'none'")
+    if name != "none" and image_set.images.ndim != 4:
+        raise InputError(f"augmentation is {name!r}, which is for images; events [N, T, 2, H, W] take 'none'")
     return partial(function, fill=mean_colour(image_set)) if function is crop_flip_cutout else function
 
 

@@ -14,7 +14,6 @@ from snnlib.training.augmentation import (
     flip,
     mean_colour,
     resized_crop_flip,
-    shift,
 )
 from snnlib.training.randomness import generator_at, global_randomness_at, seed_at
 
@@ -51,18 +50,6 @@ def test_crop_flip_gives_a_window_of_the_padded_image_when_applied():
         seen.add(places[0])
     assert {place[0] for place in seen} == {place[1] for place in seen} == set(range(9))
     assert {place[2] for place in seen} == {False, True}
-
-
-def test_shift_moves_all_frames_of_a_recording_alike_when_applied():
-    recordings = torch.randint(1, 5, (40, 3, 2, 12, 12), generator=torch.Generator().manual_seed(0)).float()
-    moved = shift(recordings, torch.Generator().manual_seed(1))
-    places = set()
-    for before, after in zip(recordings, moved, strict=True):
-        padded = torch.nn.functional.pad(before, (4,) * 4)
-        at = [(y, x) for y in range(9) for x in range(9) if torch.equal(padded[..., y : y + 12, x : x + 12], after)]
-        assert len(at) == 1, "one window of the whole recording"
-        places.update(at)
-    assert len(places) > 20 and {y for y, _ in places} == set(range(9)) == {x for _, x in places}
 
 
 def test_resized_crop_shows_a_window_of_random_area_and_shape_when_applied():

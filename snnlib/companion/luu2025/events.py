@@ -226,7 +226,7 @@ def on_recordings(size: EventSize, splits: ImageSplits, epochs: int) -> TrainedN
     model = build_model("sew_resnet18", splits.num_classes, bins, encoder="events", pool="max", in_channels=2,
                         width=profile.width, seed=seed)  # fmt: skip
     recipe = Recipe(epochs=epochs, batch_size=min(BATCH, profile.batch_size), learning_rate=4e-3, weight_decay=5e-4,
-                    schedule="one-cycle", augmentation="shift", seed=seed)  # fmt: skip
+                    schedule="one-cycle", augmentation="none", seed=seed)  # fmt: skip
     named = replace(splits, name=f"{splits.name}-{splits.train.key}")
     item = fitted(network, model, recipe, named, profile, seed)
     return replace(item, splits=splits)
