@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import glob
 import hashlib
 import os
 import platform
@@ -19,8 +18,12 @@ from filelock import FileLock, Timeout
 from snnlib.errors import InputError
 
 PART_SUFFIX = ".part"
+PART_NAME = re.compile(r"-(\d+)-\d+\.part$")
+"""The process that writes, and when it began."""
 PART_SECONDS = 24 * 3600.0
 """Nobody writes that long: what is older is a leftover, whichever machine made it."""
+_swept: set[tuple[int, str]] = set()
+"""Process (a fork has a copy of this) and folder: where it has removed what killed ones left."""
 
 
 def user_path(path: Path | str) -> Path:
@@ -102,13 +105,14 @@ def sha256_of(path: Path | str) -> str:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
-def remove_stale_parts(folder: Path | str, of: str | None = None) -> int:
-    """Delete the temporary files and folders that killed processes left under `folder`, or in it of the file `of`.
+def remove_stale_parts(folder: Path | str, below: bool = True) -> int:
+    """Delete the temporary files and folders that killed processes left in `folder`, and in the folders below it.
 
     They are left over if their process is gone; on another machine, if they are older than any write. Returns how many.
     """
-    pattern = f"**/.*{PART_SUFFIX}" if of is None else f".{glob.escape(of)}.*{PART_SUFFIX}"
-    stale = [part for part in Path(folder).glob(pattern) if _is_left_over(part)]
+    found = Path(folder).glob(f"{'**/' * below}.*{PART_SUFFIX}")
+    named = [(part, PART_NAME.search(part.name)) for part in found]
+    stale = [part for part, name in named if name and _is_left_over(part, int(name[1]))]
     for part in stale:
         if part.is_dir():
             shutil.rmtree(part, ignore_errors=True)
@@ -147,9 +151,12 @@ def _said_in_one_line(path: Path) -> Iterator[None]:
 
 
 def _fresh_part(path: Path) -> Path:
-    """A temporary name beside `path`, in a folder that exists and has no leftovers of `path`."""
+    """A temporary name beside `path`, in a folder that exists and from which leftovers were removed."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    remove_stale_parts(path.parent, of=path.name)
+    place = (os.getpid(), os.path.abspath(path.parent))
+    if place not in _swept:  # once: looking through a folder of 100,000 results takes longer than most writes
+        _swept.add(place)
+        remove_stale_parts(path.parent, below=False)
     return path.with_name(f".{path.name}.{_maker()}-{time.monotonic_ns()}{PART_SUFFIX}")
 
 
@@ -158,11 +165,10 @@ def _maker(process: int | None = None) -> str:
     return f"{platform.node()}-{os.getpid() if process is None else process}"
 
 
-def _is_left_over(part: Path) -> bool:
+def _is_left_over(part: Path, process: int) -> bool:
     try:
-        named = re.search(r"-(\d+)-\d+\.part$", part.name)
-        if named and f".{_maker(int(named[1]))}-" in part.name:
-            os.kill(int(named[1]), 0)
+        if f".{_maker(process)}-" in part.name:
+            os.kill(process, 0)
             return False
         return part.stat().st_mtime < time.time() - PART_SECONDS  # a process of elsewhere cannot be asked
     except (FileNotFoundError, ProcessLookupError):

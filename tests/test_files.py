@@ -87,7 +87,7 @@ def test_parts_of_the_dead_and_old_ones_are_removed_when_sweeping(tmp_path: Path
     assert not any(path.exists() for path in left) and all(path.exists() for path in kept)
 
 
-def test_what_a_killed_writer_left_goes_when_the_file_is_written_again(tmp_path: Path) -> None:
+def test_what_killed_writers_left_goes_when_the_folder_is_written_to_again(tmp_path: Path) -> None:
     code = """
 import os, sys, signal
 from snnlib.files import replacing
@@ -95,11 +95,20 @@ with replacing(sys.argv[1]) as temporary:
     temporary.write_text("half")
     os.kill(os.getpid(), signal.SIGKILL)
 """
-    for name in ("a[1].txt", "b.txt"):
+    (tmp_path / ".film.part").write_text("of somebody else")
+    for name in ("a.txt", "b.txt"):
         subprocess.run([sys.executable, "-c", code, tmp_path / name], check=False)
-    assert len(os.listdir(tmp_path)) == 2
-    write_atomic(tmp_path / "a[1].txt", "whole")
-    assert sorted(name[:2] for name in os.listdir(tmp_path)) == [".b", "a["]
+        assert sorted(path[:2] for path in os.listdir(tmp_path)) == sorted([".f", f".{name[0]}"])
+    write_atomic(tmp_path / "c.txt", "whole")
+    assert sorted(os.listdir(tmp_path)) == [".film.part", "c.txt"]
+
+
+def test_a_folder_is_looked_through_once_however_much_is_written_there(tmp_path: Path, monkeypatch) -> None:
+    looks = []
+    monkeypatch.setattr(files, "remove_stale_parts", lambda *place, **how: looks.append(place))
+    for number in range(5):
+        write_atomic(tmp_path / f"{number}", "")
+    assert looks == [(tmp_path,)]
 
 
 def test_a_temporary_folder_is_gone_at_the_end_and_so_are_the_leftovers_of_others(tmp_path: Path) -> None:
