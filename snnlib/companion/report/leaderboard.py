@@ -13,6 +13,7 @@ import pandas as pd
 from snnlib.companion import paths
 from snnlib.companion.measure.archive import read_published
 from snnlib.companion.measure.rows import SAMPLE_KEY, clean_accuracy, robust_accuracy, wilson_interval
+from snnlib.companion.ours.defences import DEFENCES
 from snnlib.companion.ozdenizci2024 import networks as conversion
 from snnlib.files import write_atomic
 
@@ -57,7 +58,8 @@ def leaderboard(rows: pd.DataFrame) -> pd.DataFrame:
     """
     chosen = rows[(rows.space == "image") & (rows.batch_norm == "eval") & (rows.norm == "linf")]
     chosen = chosen[~chosen.model.isin(conversion.STEPS) & ~chosen.model.str.fullmatch(r"\d+")]
-    chosen = chosen.assign(eps255=(255 * chosen.eps).round().astype(int))
+    named = chosen.model.where(~chosen.model.isin(DEFENCES), "SNN of notebook 34: " + chosen.model)
+    chosen = chosen.assign(eps255=(255 * chosen.eps).round().astype(int), model=named)
     lines = []
     for (eps, model), every in chosen.groupby(["eps255", "model"]):
         group = _agreed(every[every.image_set == every.groupby("image_set")["sample"].nunique().idxmax()])
