@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import textwrap
+from collections.abc import Iterable, Sequence
 
 import pandas as pd
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from snnlib.companion.report.statistical import bars, over_seeds
 from snnlib.companion.report.style import caption, figure, legend_below, looks
@@ -68,8 +70,9 @@ def trained_and_architectural(points: pd.DataFrame, level: int, images: str) -> 
         for x, y, names in _named_places(placed):
             ax.annotate(names, (x, y), xytext=(5, 0), textcoords="offset points", fontsize=7, va="center")
         ax.set(xlabel=label)
+        ax.xaxis.set_major_locator(MaxNLocator(4))
         ax.margins(x=0.3, y=0.12)
-        ax.set_xlim(left=-0.03 * placed.x.max() - 1e-9)
+        ax.set_xlim(left=-0.03 * ax.get_xlim()[1])
     axes[0, 0].set(ylabel=f"kept by the worst case, {level}/255\n(% of what is right)", ylim=(-3, None))
     legend_below(fig, axes[0, 0], columns=2)
     caption(fig, points, networks="", images=0, marks=images)
@@ -77,8 +80,21 @@ def trained_and_architectural(points: pd.DataFrame, level: int, images: str) -> 
 
 
 def _named_places(placed: pd.DataFrame) -> list[tuple[float, float, str]]:
-    """Where to write the names of the points, those that nearly cover each other in one place."""
+    """Where to write the names of the points; names that would cover each other stand together."""
     width, height = (max(float(placed[axis].max() - placed[axis].min()), 1e-9) for axis in ("x", "y"))
-    cells = placed.assign(column=(placed.x / width * 6).round(), row=(placed.y / height * 25).round())
-    grouped = cells.groupby(["column", "row"], sort=False)
-    return [(part.x.max(), part.y.mean(), ", ".join(dict.fromkeys(part.network))) for _, part in grouped]
+    groups: list[list] = []
+
+    def covers(group: list, point) -> bool:
+        return any(abs(point.x - one.x) < width / 4 and abs(point.y - one.y) < height / 18 for one in group)
+
+    for point in placed.sort_values(["y", "x"]).itertuples():
+        group = next((group for group in groups if covers(group, point)), None)
+        groups.append([point]) if group is None else group.append(point)
+    return [
+        (max(one.x for one in group), sum(one.y for one in group) / len(group), _listed(one.network for one in group))
+        for group in groups
+    ]
+
+
+def _listed(names: Iterable[str]) -> str:
+    return textwrap.fill(", ".join(dict.fromkeys(names)), 26)
