@@ -49,7 +49,7 @@ def tally() -> str:
     verdicts = [line["verdict"] for _, line in best]
     counted = [f"{verdicts.count(verdict)} {verdict}" for verdict in DECIDED if verdict in verdicts]
     places = Counter(profile for profile, line in best if line["verdict"] != NOT_RUN)
-    where = [f"{places[profile]} at profile `{profile}`" for profile in paths.published_with("claims.csv")]
+    where = [f"{places[name]} at profile `{name}`" for name in paths.published_with("claims.csv") if places[name]]
     return f"Of {len(best)} claims: {', '.join(counted)}. Judged: {', '.join(where)}."
 
 
