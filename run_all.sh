@@ -101,12 +101,10 @@ if [ "$kind" = run ]; then exec "$python" -P -m snnlib.companion.runner "$@"; fi
 cd "$root"
 step() { echo "== $1"; shift; "$@" || { echo "FAILED: $*" >&2; exit 1; }; }
 step "style" "$python" -m ruff check --output-format=concise .
-# One thread a worker: two with two threads each would wait for each other most of the time.
+# One worker per core, one thread each: two with two threads each would wait for each other most of the time.
 export OMP_NUM_THREADS=1 SNNLIB_THREADS=1
 step "notebooks at profile smoke" "$python" -P -m snnlib.companion.runner --profile smoke --at-once 2
-# One more worker than cores: many tests wait for processes that they start.
-cores="$("$python" -c 'import os; print(len(getattr(os, "sched_getaffinity", lambda _: range(os.cpu_count()))(0)))')"
-workers=(-n $((cores < 8 ? cores + 1 : 8)) --dist loadscope)
+workers=(-n auto --maxprocesses=8 --dist loadscope)
 step "unit, property and parity tests" "$python" -m pytest "${workers[@]}"
 export JUPYTER_PATH="$root/artifacts/smoke/jupyter/00" # the kernel that the smoke run declared
 export SNNLIB_KERNEL=reference # what is stored is read, and what runs live runs by the plain loop this time
