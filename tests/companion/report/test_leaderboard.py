@@ -10,6 +10,7 @@ import pandas as pd
 import pytest
 
 from snnlib.companion import paths
+from snnlib.companion.ours.defences import DEFENCES
 from snnlib.companion.report.leaderboard import leaderboard, publish_leaderboard
 from snnlib.errors import InputError
 
@@ -100,6 +101,12 @@ def test_the_committed_table_follows_from_the_committed_rows(path, monkeypatch, 
     publish_leaderboard(published.name)
     ours, committed = (read_lines(folder / "leaderboard.csv") for folder in (again, published))
     assert ours == committed
+
+
+@pytest.mark.parametrize("path", PUBLISHED, ids=[path.parent.name for path in PUBLISHED])
+def test_a_defence_is_named_as_the_network_that_notebook_34_trains_with_it(path):
+    names = {line["network"] for line in read_lines(path.parent / "leaderboard.csv")}
+    assert "SNN of notebook 34: MPD-SGR" in names and not names & set(DEFENCES)
 
 
 def test_the_front_page_shows_the_ranked_networks_of_the_profile_and_eps_that_it_names():
