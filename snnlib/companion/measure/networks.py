@@ -18,7 +18,6 @@ from snnlib.companion.measure.store import Artifact, name_of, note_use, stored
 from snnlib.companion.sizes import Profile
 from snnlib.data import ImageSet, ImageSplits, load_images
 from snnlib.errors import InputError
-from snnlib.files import file_lock
 from snnlib.models import Model, build_model
 from snnlib.runtime import default_device
 from snnlib.training import History, Recipe, fit, load_weights
@@ -129,7 +128,7 @@ def fitted(
                 "expected one of those; start without --from-released to train it"
             )
         # Another notebook may be training it, which takes longer than `fit` waits for its folder.
-        with file_lock(paths.ARTIFACTS / "locks" / f"networks-{artifact.name}", wait_seconds=math.inf):
+        with artifact.lock():
             started = time.monotonic()
             history = fit(model, splits, recipe, directory=artifact.path(""), device=device, time_limit=seconds_left())
         if not history.finished:

@@ -17,6 +17,7 @@ import re
 import sys
 import time
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -82,6 +83,10 @@ class Artifact:
     def path(self, suffix: str) -> Path:
         """Where the result lies; asking writes nothing."""
         return paths.ARTIFACTS / self.kind / f"{self.name}{suffix}"
+
+    def lock(self) -> AbstractContextManager[None]:
+        """Held while the result is made, by one process; the others wait, however long that takes."""
+        return file_lock(paths.ARTIFACTS / "locks" / f"{self.kind}-{self.name}", wait_seconds=math.inf)
 
     def complete(self, module: str, seconds: float, *suffixes: str) -> None:
         """Write what the result is, what made it (`circumstances` of `module`) and the digests of its files."""
@@ -161,7 +166,7 @@ def stored(
         def load_or_make(*positional, **named) -> Any:
             result = artifact(*positional, **named)
             if not result.is_whole():
-                with file_lock(paths.ARTIFACTS / "locks" / f"{kind}-{result.name}", wait_seconds=math.inf):
+                with result.lock():
                     if not result.is_whole():  # another process may have made it meanwhile
                         make_it(result, *positional, **named)
             note_use(result)

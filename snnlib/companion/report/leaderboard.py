@@ -13,8 +13,8 @@ import pandas as pd
 from snnlib.companion import paths
 from snnlib.companion.measure.archive import read_published
 from snnlib.companion.measure.rows import SAMPLE_KEY, clean_accuracy, robust_accuracy, wilson_interval
-from snnlib.companion.ours.defences import DEFENCES
 from snnlib.companion.ozdenizci2024 import networks as conversion
+from snnlib.companion.sizes import defence_size
 from snnlib.files import write_atomic
 
 STEPS = 10
@@ -58,7 +58,7 @@ def leaderboard(rows: pd.DataFrame) -> pd.DataFrame:
     """
     chosen = rows[(rows.space == "image") & (rows.batch_norm == "eval") & (rows.norm == "linf")]
     chosen = chosen[~chosen.model.isin(conversion.STEPS) & ~chosen.model.str.fullmatch(r"\d+")]
-    named = chosen.model.where(~chosen.model.isin(DEFENCES), "SNN of notebook 34: " + chosen.model)
+    named = chosen.model.where(~chosen.model.isin(defence_size("paper").names), "SNN of notebook 34: " + chosen.model)
     chosen = chosen.assign(eps255=(255 * chosen.eps).round().astype(int), model=named)
     lines = []
     for (eps, model), every in chosen.groupby(["eps255", "model"]):
