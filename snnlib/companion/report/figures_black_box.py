@@ -60,9 +60,10 @@ def queries(standing: pd.DataFrame, attacks: pd.DataFrame, seeds: Sequence[int])
         end = attacks[(attacks.model == model) & (attacks.eps255 == eps255) & (attacks.attack == "all white-box")]
         for left in end.robust_accuracy:
             ax.axhline(100 * left, color=look("all white-box").colour, linewidth=1.2, label="all white-box")
-        ax.set(title=f"{model},\n{eps255:g}/255", xscale="log", ylim=(0, None))
+        ax.set(title=f"{model},\n{eps255:g}/255", xscale="log")
         ax.set(xlabel="forward passes", ylabel="still standing (%)")
         ax.label_outer()
+    axes[0, 0].set(ylim=(0, None))  # at last: it ends the search for the range that all panels share
     legend_below(fig, axes[0, 0], columns=4)
     images = int(attacks.samples.max())
     caption(fig, standing, networks="", images=images, seeds=seeds, marks=f"images pooled; bands: {POOLED}")

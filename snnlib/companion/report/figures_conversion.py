@@ -140,11 +140,9 @@ def survivors(turns: pd.DataFrame, level: float, steps: int, images: int, networ
     for ax, attack in zip(axes[0], ("fgsm", "pgd"), strict=True):
         curves(ax, merged[merged.attack == attack], x="number", y="standing", by="model", markersize=3)
         taken = 1 if attack == "fgsm" else steps
-        ax.set(
-            title=f"{attack.upper()}, {taken} step{'s' * (taken > 1)}", xlabel="members that have run", ylim=(0, None)
-        )
+        ax.set(title=f"{attack.upper()}, {taken} step{'s' * (taken > 1)}", xlabel="members that have run")
         ax.set_xticks([1, 5, 10, 15, 19])
-    axes[0, 0].set_ylabel("images standing (%)")
+    axes[0, 0].set(ylabel="images standing (%)", ylim=(0, None))
     axes[0, 1].set_ylabel("")
     legend_below(fig, axes[0, 0], columns=2)
     caption(fig, turns, eps=[level], images=images, marks=merged.interval.iloc[0])
