@@ -92,6 +92,16 @@ def let_idle_threads_sleep() -> None:
         os.environ.setdefault("GOMP_SPINCOUNT", SPINS_BEFORE_SLEEP)
 
 
+def set_environment() -> None:
+    """What PyTorch reads from the environment when it is loaded, here or in a process that this one starts.
+
+    Errors: InputError for a thread count in the environment that is none.
+    """
+    thread_count()
+    let_idle_threads_sleep()
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+
+
 def apply_process_settings() -> ProcessSettings:
     """Apply allocator, thread and CUDA settings once, before CUDA is used; later calls return what was done.
 
@@ -99,11 +109,10 @@ def apply_process_settings() -> ProcessSettings:
     """
     global _applied
     if _applied is None:
-        threads = thread_count()
-        let_idle_threads_sleep()
-        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+        set_environment()
         import torch
 
+        threads = thread_count()
         torch.set_num_threads(threads)
         torch.backends.cudnn.allow_tf32 = False
         torch.set_float32_matmul_precision("highest")

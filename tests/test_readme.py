@@ -1,8 +1,7 @@
-"""The README's Python example and its commands run as they stand."""
+"""The README's Python example and its audits run as they stand (other commands: `test_readme_commands.py`)."""
 
 from __future__ import annotations
 
-import importlib.util
 import re
 import shlex
 import subprocess
@@ -15,12 +14,6 @@ from torch import nn
 
 from snnlib import attacks, audit, models, wrap
 from snnlib.audit.command_line import main
-from snnlib.companion import paths
-from snnlib.companion.runner import work
-from snnlib.companion.runner.executors import read_jobs
-from snnlib.companion.runner.items import read_axes
-from snnlib.companion.runner.options import parse_arguments
-from snnlib.companion.runner.series import load_series
 from snnlib.encoding import build_encoder
 from snnlib.neurons import LIF, surrogates, use_kernel
 
@@ -89,29 +82,3 @@ def test_a_command_of_the_audit_runs_on_few_images(command: str, networks_of_the
     effort = [] if "--quick" in command else ["--profile", "smoke"]
     assert main([*shlex.split(command), "--images", "10", *effort]) == 0
     assert "--out" not in command or (networks_of_the_commands / "report.html").stat().st_size > 1000
-
-
-COMMANDS = re.findall(r"^ *(?:\d\. .*?`)?\./run_all\.sh([^#`>&\n]*)", README, flags=re.M)
-
-
-@pytest.mark.parametrize("command", COMMANDS)
-def test_a_command_of_run_all_is_one_that_it_takes(command: str) -> None:
-    words = shlex.split(command)
-    if words in (["docs"], ["test"]):
-        assert f'"${{1:-}}" = {words[0]} ]' in (REPOSITORY / "run_all.sh").read_text(encoding="utf-8")
-    elif words[:1] == ["sweep"]:
-        given = work.parser().parse_args(words[1:])
-        read_jobs(given.jobs, given.resources)
-        read_axes(given.set, given.grid)
-    else:
-        given = parse_arguments(words)
-        paths.check_profile(given.profile)
-        numbers = load_series(REPOSITORY / "notebooks")
-        assert all(number in numbers for number in (given.only or "01").split(","))
-        read_jobs(given.jobs or "1", given.resources or "")
-
-
-def test_the_other_commands_are_there() -> None:
-    commands = set(re.findall(r"^\.venv/bin/(.*?) *(?:#.*)?$", README, flags=re.M))
-    assert commands == {"python -m snnlib.bench", "jupyter lab notebooks"} and len(COMMANDS) > 12
-    assert importlib.util.find_spec("snnlib.bench.__main__") and importlib.util.find_spec("jupyterlab")

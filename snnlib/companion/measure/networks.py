@@ -15,6 +15,7 @@ import pandas as pd
 from snnlib.companion import paths
 from snnlib.companion.measure.release import from_released, round_weights
 from snnlib.companion.measure.store import Artifact, name_of, note_use, stored
+from snnlib.companion.measure.time_limit import OutOfTime, seconds_left
 from snnlib.companion.sizes import Profile
 from snnlib.data import ImageSet, ImageSplits, load_images
 from snnlib.errors import InputError
@@ -29,10 +30,6 @@ TRAINING_VERSION = 1
 """Raised when the same arguments would give another trained network."""
 FROM_RELEASED = "SNNLIB_FROM_RELEASED"
 """Set by `run_all.sh --from-released`: a profile whose networks are released trains none."""
-
-
-class OutOfTime(Exception):
-    """The time limit came before the work was done; what is finished is stored."""
 
 
 @dataclass(frozen=True)
@@ -142,19 +139,6 @@ def fitted(
         note_use(artifact)
     model.to(device).eval()
     return TrainedNetwork(network, seed, model, history, artifact.name, splits, device)
-
-
-def seconds_left() -> float | None:
-    """Seconds until `SNNLIB_DEADLINE` (since the epoch), which `run_all.sh --time-limit` sets; None without one.
-
-    Raises OutOfTime when it has passed.
-    """
-    deadline = os.environ.get("SNNLIB_DEADLINE")
-    if deadline is None:
-        return None
-    if (left := float(deadline) - time.time()) <= 0:
-        raise OutOfTime("the time limit has passed; start again to go on")
-    return left
 
 
 def network_artifact(

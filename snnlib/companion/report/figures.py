@@ -12,16 +12,18 @@ import json
 import re
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
-from matplotlib.figure import Figure
 
 from snnlib.companion import paths
 from snnlib.companion.measure import store
 from snnlib.companion.measure.provenance import circumstances
 from snnlib.errors import InputError
 from snnlib.files import file_lock, sha256_of, write_atomic
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 PICTURE_DPI = 150
 NAME_PATTERN = re.compile(r"\d\d_[a-z0-9_]+")

@@ -10,7 +10,7 @@ from multiprocessing import get_context
 from multiprocessing.connection import Connection, wait
 from typing import Any
 
-from snnlib.runtime import apply_process_settings
+from snnlib.runtime import set_environment
 
 SECONDS_BETWEEN_LOOKS = 1.0
 
@@ -59,7 +59,7 @@ def ended(calls: Iterable[Apart | Here]) -> list[Apart | Here]:
 
 
 def _answer(connection: Connection, parent: int, function: Callable, arguments: tuple) -> None:
-    apply_process_settings()
+    set_environment()
     threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
     connection.send(function(*arguments))
 

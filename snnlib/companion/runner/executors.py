@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from snnlib.companion import paths
-from snnlib.companion.runner.time_limit import VARIABLE, is_out_of_time, seconds_of, set_time_limit
+from snnlib.companion.measure.time_limit import VARIABLE, is_out_of_time, seconds_of, set_time_limit
 from snnlib.errors import InputError
 from snnlib.optional import needs
 from snnlib.runtime import thread_count

@@ -22,9 +22,10 @@ from typing import Any
 import pandas as pd
 
 from snnlib.companion.measure.attacked import attacked
-from snnlib.companion.measure.networks import Network, TrainedNetwork, attacked_images, seconds_left, trained
+from snnlib.companion.measure.networks import Network, TrainedNetwork, attacked_images, trained
 from snnlib.companion.measure.release import release, released_keys
 from snnlib.companion.measure.store import name_of, stored
+from snnlib.companion.measure.time_limit import seconds_left
 from snnlib.companion.ozdenizci2024 import networks as conversion
 from snnlib.companion.runner.cost import work_of
 from snnlib.companion.runner.series import SETTING_READERS

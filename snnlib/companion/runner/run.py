@@ -16,13 +16,12 @@ from typing import Any
 from snnlib import checks
 from snnlib.commands import exit_code
 from snnlib.companion import paths
-from snnlib.companion.measure.networks import FROM_RELEASED, OutOfTime
 from snnlib.companion.measure.store import read_json
+from snnlib.companion.measure.time_limit import OutOfTime, is_out_of_time, set_time_limit
 from snnlib.companion.report import figures
 from snnlib.companion.runner.apart import Apart, Here, ProcessDied, ended
 from snnlib.companion.runner.execute import NotebookFailed, clock, execute
 from snnlib.companion.runner.options import parse_arguments
-from snnlib.companion.runner.publish import publish
 from snnlib.companion.runner.series import Notebook, convert_setting, load_series
 from snnlib.companion.runner.stamps import (
     UP_TO_DATE,
@@ -33,11 +32,9 @@ from snnlib.companion.runner.stamps import (
     state_of,
     write_stamp,
 )
-from snnlib.companion.runner.time_limit import is_out_of_time, set_time_limit
-from snnlib.companion.sizes import get_profile
 from snnlib.errors import InputError
 from snnlib.files import file_lock, remove_stale_parts, write_atomic
-from snnlib.runtime import apply_process_settings
+from snnlib.runtime import set_environment
 
 RAN, FAILED, LEFT = "ran", "failed", "left for another start"
 
@@ -50,7 +47,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 def run_series(options: argparse.Namespace) -> int:
     """Do what the options ask; returns the exit code. Raises InputError before anything runs."""
-    apply_process_settings()  # the kernels inherit what it puts into the environment
+    set_environment()  # the kernels inherit it
     profile = paths.check_profile(options.profile)
     checks.whole("--at-once", options.at_once)
     if options.dry_run:
@@ -71,8 +68,8 @@ def run_series(options: argparse.Namespace) -> int:
         raise InputError("--resources without --jobs; expected both; add --jobs, such as slurm:8")
     if options.from_released and options.jobs:
         raise InputError(f"--from-released with --jobs {options.jobs}; expected one of them: --jobs trains networks")
-    if options.publish and not get_profile(profile).published:
-        raise InputError(f"--publish with profile {profile!r}; expected a larger one: it shows only that all runs")
+    if options.publish:
+        check_published(profile)
     series = load_series(paths.NOTEBOOKS)
     chosen = choose(options.only, series)
     within = [number for number in series if number in chosen]
@@ -99,9 +96,18 @@ def run_series(options: argparse.Namespace) -> int:
     return finish(options, [runs[number] for number in within], states)
 
 
+def check_published(profile: str) -> None:
+    """Errors: InputError for a profile whose figures are not for show."""
+    from snnlib.companion.sizes import get_profile  # torch comes with it, and seconds
+
+    if not get_profile(profile).published:
+        raise InputError(f"--publish with profile {profile!r}; expected a larger one: it shows only that all runs")
+
+
 def take_published(profile: str) -> None:
     """What `--from-released` asks for, in this process and the kernels that it starts."""
     from snnlib.companion.measure.archive import unpack_published  # every attack comes with it
+    from snnlib.companion.measure.networks import FROM_RELEASED
 
     os.environ[FROM_RELEASED] = "1"
     counts = unpack_published(profile)
@@ -243,6 +249,8 @@ def note_outcome(run: Run, label: str, call: Apart | Here) -> str:
 def finish(options: argparse.Namespace, runs: list[Run], states: dict[str, str]) -> int:
     bad = [run.notebook.number for run in runs if states[run.notebook.number] in (FAILED, LEFT)]
     if options.publish:
+        from snnlib.companion.runner.publish import publish  # seconds of imports, which few starts need
+
         publish(options.profile, [run for run in runs if run.notebook.number not in bad])
     if bad:
         print(f"{len(bad)} of {len(runs)} notebooks are not done: {', '.join(bad)}")

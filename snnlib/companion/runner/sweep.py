@@ -31,9 +31,9 @@ from filelock import SoftFileLease, Timeout
 
 import snnlib
 from snnlib.companion import paths
-from snnlib.companion.measure.networks import OutOfTime
 from snnlib.companion.measure.provenance import package_digest
 from snnlib.companion.measure.store import name_of, read_json
+from snnlib.companion.measure.time_limit import OutOfTime
 from snnlib.companion.runner.items import Item
 from snnlib.errors import InputError
 from snnlib.files import write_atomic

@@ -14,13 +14,13 @@ from pathlib import Path
 
 from snnlib.commands import OneLineParser, exit_code
 from snnlib.companion import paths
+from snnlib.companion.measure.time_limit import is_out_of_time, set_time_limit
 from snnlib.companion.runner import executors
 from snnlib.companion.runner.dry_run import meter_of
 from snnlib.companion.runner.executors import CREWS, Jobs, read_jobs, supervise
 from snnlib.companion.runner.items import Item, items_of, own_items, own_table, read_axes, swept_items
 from snnlib.companion.runner.plan import item_list
 from snnlib.companion.runner.sweep import FAILED, Sweep, work
-from snnlib.companion.runner.time_limit import is_out_of_time, set_time_limit
 from snnlib.companion.runner.watch import Watch
 from snnlib.errors import InputError
 from snnlib.files import write_atomic

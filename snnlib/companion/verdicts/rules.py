@@ -21,9 +21,6 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import pandas as pd
-from scipy.stats import binomtest
-from statsmodels.stats.multitest import multipletests
-from statsmodels.stats.proportion import proportion_confint
 
 from snnlib.companion.verdicts.effects import EFFECTS, SCALES, Effect
 from snnlib.errors import InputError
@@ -100,6 +97,8 @@ def of_images(effect: Effect, columns: np.ndarray, statistic: Callable[[np.ndarr
 
 def of_differences(effect: Effect, differences: np.ndarray) -> Estimate:
     """`estimate` of paired differences [S, n], with the exact McNemar test of every seed (ties apart, a sign test)."""
+    from scipy.stats import binomtest
+
     found = of_images(effect, differences.T, lambda means: means)
     tests = [binomtest(int((row > 0).sum()), max(1, int((row != 0).sum()))).pvalue for row in differences]
     return replace(found, seeds=tuple(replace(one, mcnemar=p) for one, p in zip(found.seeds, tests, strict=True)))
@@ -122,6 +121,9 @@ def of_seeds(effect: Effect, values: Sequence[float]) -> Estimate:
 
 def of_counts(effect: Effect, hits: Sequence[int], samples: Sequence[int]) -> Estimate:
     """A share with the exact interval of Clopper and Pearson, over all seeds together and for each."""
+    from scipy.stats import binomtest
+    from statsmodels.stats.proportion import proportion_confint
+
     if not len(hits) or not min(samples):
         raise InputError("no seed to judge; the rows are empty: run the notebook that makes them")
 
@@ -202,6 +204,8 @@ def holm(table: pd.DataFrame) -> pd.DataFrame:
     table: columns claim, verdict, p (NaN where nothing was tested). Reproduced is what stays below `ALPHA`, else it is
     inconclusive; both are decided anew from p, so that the order in which claims were judged does not matter.
     """
+    from statsmodels.stats.multitest import multipletests
+
     table = table.assign(p_holm=np.nan)
     for _, group in table[table.p.notna()].groupby(table.claim.str[0]):
         table.loc[group.index, "p_holm"] = multipletests(group.p, ALPHA, method="holm")[1]

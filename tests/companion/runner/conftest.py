@@ -43,7 +43,7 @@ def die(name, folder, times):
     return note(name, folder)
 
 def out_of_time(name, folder):
-    from snnlib.companion.measure.networks import OutOfTime
+    from snnlib.companion.measure.time_limit import OutOfTime
     raise OutOfTime("the time limit has passed")
 '''
 

@@ -88,7 +88,7 @@ def test_what_the_time_limit_leaves_is_done_by_the_next_start(
     home: Path, add_notebook, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("SNNLIB_DEADLINE", "inf")  # so that what the run sets ends with the test
-    cut = "from snnlib.companion.measure.networks import OutOfTime, seconds_left\n"
+    cut = "from snnlib.companion.measure.time_limit import OutOfTime, seconds_left\n"
     wait = "import os, time\nwhile time.time() < float(os.environ['SNNLIB_DEADLINE']) < 1e11: time.sleep(0.1)\n"
     add_notebook("10_a", f"{cut}{wait}seconds_left()", TELL.format(10))
     add_notebook("11_b", TELL.format(11))
