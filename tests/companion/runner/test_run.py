@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from snnlib.companion import paths
-from snnlib.companion.runner import run, time_limit
+from snnlib.companion.measure import time_limit
+from snnlib.companion.runner import run
 from snnlib.files import file_lock
 
 TELL = "with open('order.txt', 'a') as stream:\n    stream.write('{} ')"  # cwd is the project
