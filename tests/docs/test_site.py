@@ -50,6 +50,7 @@ def test_the_code_of_a_how_to_runs_as_it_stands(page: Path, tmp_path: Path) -> N
     code = "\n".join(code_of(page))
     assert code or page.stem == "cluster"
     environment = {**os.environ, "PYTHONPATH": str(REPOSITORY), "SNNLIB_PROGRESS": "off"}
+    environment["SNNLIB_KERNEL"] = "reference"  # compiling takes longer than all the rest
     answer = subprocess.run(
         [sys.executable, "-c", code], cwd=tmp_path, env=environment, capture_output=True, text=True
     )

@@ -48,6 +48,8 @@ NOT_COUNTED = (
     "without attack, and what 11, 13 and 24 measure."
 )
 
+_outlines: dict[str, Model] = {}
+
 
 @dataclass(frozen=True)
 class Training:
@@ -75,8 +77,12 @@ class Training:
         return snn
 
     def outline(self, seed: int = 0) -> Model:
-        with torch.device("meta"):
-            return self.model(seed)
+        """The network without its numbers; asked for again, the same object."""
+        key = repr((self.network, self.profile, self.ann, self.how.thresholds, seed))
+        if key not in _outlines:
+            with torch.device("meta"):
+                _outlines[key] = self.model(seed)
+        return _outlines[key]
 
     def artifact(self, seed: int) -> Artifact:
         """What `common.fitted` calls the trained network; asking for it writes nothing."""

@@ -97,11 +97,16 @@ def of_images(effect: Effect, columns: np.ndarray, statistic: Callable[[np.ndarr
 
 def of_differences(effect: Effect, differences: np.ndarray) -> Estimate:
     """`estimate` of paired differences [S, n], with the exact McNemar test of every seed (ties apart, a sign test)."""
+    found = of_images(effect, differences.T, lambda means: means)
+    tests = [_sign_test(int((row > 0).sum()), max(1, int((row != 0).sum()))) for row in differences]
+    return replace(found, seeds=tuple(replace(one, mcnemar=p) for one, p in zip(found.seeds, tests, strict=True)))
+
+
+@functools.cache
+def _sign_test(plus: int, untied: int) -> float:
     from scipy.stats import binomtest
 
-    found = of_images(effect, differences.T, lambda means: means)
-    tests = [binomtest(int((row > 0).sum()), max(1, int((row != 0).sum()))).pvalue for row in differences]
-    return replace(found, seeds=tuple(replace(one, mcnemar=p) for one, p in zip(found.seeds, tests, strict=True)))
+    return binomtest(plus, untied).pvalue
 
 
 def of_shares(effect: Effect, plus: np.ndarray, minus: np.ndarray, images: int) -> Estimate:

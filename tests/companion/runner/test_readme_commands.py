@@ -20,6 +20,7 @@ import pytest
 from snnlib.bench import speed
 from snnlib.companion.runner import run, work
 from snnlib.companion.runner.items import Item
+from snnlib.neurons import use_kernel
 
 REPOSITORY = Path(__file__).resolve().parents[3]
 README = (REPOSITORY / "README.md").read_text(encoding="utf-8")
@@ -114,7 +115,8 @@ def test_a_command_of_the_script_does_what_it_says(command: str, project: Path) 
 
 @pytest.mark.parametrize("command", [each for each in COMMANDS if "--dry-run" in each])
 def test_a_dry_run_prints_hours(command: str, home: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert run.main(shlex.split(command)) == 0
+    with use_kernel("reference"):  # what it times here is not looked at
+        assert run.main(shlex.split(command)) == 0
     printed = capsys.readouterr().out
     assert "| " in printed and ("critical path" in printed.lower() or "Total:" in printed)
 
