@@ -103,7 +103,11 @@ step() { echo "== $1"; shift; "$@" || { echo "FAILED: $*" >&2; exit 1; }; }
 step "style" "$python" -m ruff check --output-format=concise .
 # One worker per core, one thread each: two with two threads each would wait for each other most of the time.
 export OMP_NUM_THREADS=1 SNNLIB_THREADS=1
-step "notebooks at profile smoke" "$python" -P -m snnlib.companion.runner --profile smoke --at-once 2
+smoke=("$python" -P -m snnlib.companion.runner --profile smoke --at-once 2)
+step "notebooks of the neuron, of training and of speed at profile smoke" "${smoke[@]}" --only 01,10,40
+export SNNLIB_KERNEL=reference # compiling takes longer than all that the others compute
+step "notebooks at profile smoke" "${smoke[@]}"
+unset SNNLIB_KERNEL
 workers=(-n auto --maxprocesses=8 --dist loadscope)
 step "unit, property and parity tests" "$python" -m pytest "${workers[@]}"
 export JUPYTER_PATH="$root/artifacts/smoke/jupyter/00" # the kernel that the smoke run declared

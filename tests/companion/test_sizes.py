@@ -150,7 +150,8 @@ def test_every_profile_can_run(profile):
         assert profile.attacked_per_class <= test <= EMBEDDED["test"]
     assert 6 in profile.eps_levels, "the headline eps is on every curve"
     assert list(profile.eps_levels) == sorted(set(profile.eps_levels))
-    assert len(set(profile.seeds)) == len(profile.seeds) >= 2, "one seed shows no spread"
+    assert len(set(profile.seeds)) == len(profile.seeds)
+    assert len(profile.seeds) >= 2 or profile.name == "quick", "one seed shows no spread"
     defended = sizes.defence_size(profile.name)
     assert set(defended.audited) <= set(defended.names) <= set(DEFENCES) and defended.effort in EFFORTS
     assert sizes.audit_size(profile.name).effort in EFFORTS and sizes.own_size(profile.name).effort in EFFORTS
@@ -174,7 +175,6 @@ def test_what_the_notebooks_of_the_conversion_ask_for_is_there(size):
     assert HEADLINE in size.eps_levels
     assert size.profile.time_steps in size.other_time_steps
     assert list(size.end_to_end_epochs) == ["equal steps", "equal time"]
-    assert len(size.profile.seeds) >= 2
 
 
 @each_size
