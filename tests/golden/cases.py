@@ -28,7 +28,7 @@ from snnlib.training.inner_attack import inner_attack
 EPS = 4 / 255
 FEW = {"steps": 3}
 MEMBERS = ("piecewise_linear(width=1, height=1)", "exponential(height=1, rate=2)", "straight_through(height=1)")
-TURNS = (Turn("apgd", 26, SCHEDULE[0].gradient), *(replace(turn, passes=26) for turn in SCHEDULE[2:4]))
+TURNS = (Turn("apgd", 26, SCHEDULE[0].gradient), *(replace(turn, passes=26) for turn in SCHEDULE[3:5]))
 
 
 def network(encoder: str = "direct") -> Model:

@@ -7,7 +7,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from snnlib.attacks.worst_case import SCHEDULE, planned
+from snnlib.attacks.worst_case import planned
+from snnlib.companion.measure.attacked import WORST_CASE
 from snnlib.companion.ours import defences
 from snnlib.companion.sizes import conversion_size, defence_size
 
@@ -44,7 +45,7 @@ def test_a_random_network_is_judged_by_the_mean_over_draws_and_never_by_square(a
         defences.worst_rows(defences.defended(name, size, SIZES, 0), size.profile, long, 2)
     random, plain = (attack.options for attack in seen)
     assert plain == {"passes": 8000} and random["eot"] == 3
-    turns = planned(SCHEDULE, random["passes"], 3)
+    turns = planned(WORST_CASE, random["passes"], 3)
     assert len(turns) == 6 and all(turn.attack.startswith("apgd") for turn, _ in turns)
 
 
