@@ -121,7 +121,7 @@ def used_path(profile: str, number: str) -> Path:
 
 
 def record_seconds(profile: str, number: str, seconds: float) -> None:
-    """Note in the manifest how long the notebook with this two-digit number took."""
+    """Note in the manifest how long the notebook with this two-digit number takes where nothing is stored."""
 
     def note(manifest: dict[str, Any]) -> None:
         manifest["notebooks"][number] = {"seconds": round(seconds, 1)}

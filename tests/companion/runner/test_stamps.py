@@ -1,7 +1,9 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import time
 from pathlib import Path
 
 import pytest
@@ -12,7 +14,7 @@ from snnlib.companion.measure.store import name_of
 from snnlib.companion.report import claims, figures
 from snnlib.companion.runner import run
 from snnlib.companion.runner.series import load_series
-from snnlib.companion.runner.stamps import earlier_code, make_runs, state_of
+from snnlib.companion.runner.stamps import earlier_code, make_runs, seconds_saved, state_of
 
 SAVE = """
 import pandas as pd
@@ -73,6 +75,23 @@ def test_every_other_notebook_makes_the_overview_out_of_date(add_notebook) -> No
     add_notebook("10_a", "x = 1")
     changed = {number for number, fingerprint in fingerprints().items() if fingerprint != before[number]}
     assert changed == {"10", "99"}
+
+
+def test_what_stored_results_took_is_told_once_and_only_of_those_found_here(home: Path, add_notebook) -> None:
+    now = time.time()
+    for name, seconds, age in (("own", 20.0, 60), ("shared", 300.0, 60), ("fresh", 4000.0, -60)):
+        path = paths.ARTIFACTS / "rows" / f"{name}.json"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        record = {"made": {"seconds": seconds}, "sha256": {}}
+        path.write_text(json.dumps({**record, "digest": name_of(record)}))
+        os.utime(path, (now - age, now - age))
+    for number, names in (("10", ["shared"]), ("11", ["own", "shared", "fresh", "deleted"])):
+        add_notebook(f"{number}_a")
+        noted = figures.used_path("smoke", number)
+        noted.parent.mkdir(parents=True, exist_ok=True)
+        noted.write_text(json.dumps({"results": [f"rows/{name}" for name in names]}))
+    runs = make_runs(load_series(paths.NOTEBOOKS), "smoke", {number: {"profile": "smoke"} for number in ("10", "11")})
+    assert [seconds_saved(run, now) for run in runs.values()] == [300, 20]
 
 
 def test_list_counts_the_results_that_earlier_code_made(
