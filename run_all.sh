@@ -96,7 +96,14 @@ fi
 
 if [ "${1:-}" = sweep ]; then exec "$python" -P -m snnlib.companion.runner.work "${@:2}"; fi
 if [ "$kind" = docs ]; then exec "$python" "$root/docs/build.py"; fi
-if [ "$kind" = run ]; then exec "$python" -P -m snnlib.companion.runner "$@"; fi
+if [ "$kind" = run ]; then
+    # Two notebooks with a thread each take less time than one with two; night and paper are for a GPU.
+    if [ "$(getconf _NPROCESSORS_ONLN)" -gt 1 ] && [[ ! "$*" =~ --dry-run|night|paper ]]; then
+        set -- --at-once 2 "$@"
+        export SNNLIB_THREADS="${SNNLIB_THREADS:-1}"
+    fi
+    exec "$python" -P -m snnlib.companion.runner "$@"
+fi
 
 cd "$root"
 step() { echo "== $1"; shift; "$@" || { echo "FAILED: $*" >&2; exit 1; }; }

@@ -50,7 +50,13 @@ def parse_arguments(arguments: list[str] | None) -> argparse.Namespace:
         metavar="local:N|slurm:N|ray:N",
         help="make networks and rows of the profile by N workers first, two threads each; `sweep --help` has more",
     )
-    parser.add_argument("--at-once", metavar="N", type=int, default=1, help="run N notebooks at the same time")
+    parser.add_argument(
+        "--at-once",
+        metavar="N",
+        type=int,
+        default=1,
+        help="run N notebooks at the same time; run_all.sh takes 2 with a thread each for smoke and quick",
+    )
     parser.add_argument(
         "--resources",
         metavar="KEY=VALUE,...",

@@ -37,6 +37,8 @@ from snnlib.errors import InputError
 from snnlib.files import file_lock, remove_stale_parts, write_atomic
 from snnlib.runtime import set_environment
 
+SPEED = "40"
+"""The notebook that times."""
 RAN, FAILED, LEFT = "ran", "failed", "left for another start"
 
 
@@ -189,7 +191,7 @@ def read_settings(options: argparse.Namespace, notebooks: list[Notebook]) -> dic
 def run_due(profile: str, due: list[str], runs: dict[str, Run], states: dict[str, str], at_once: int = 1) -> None:
     """Run the notebooks `due`, `at_once` at the same time, outcomes into `states`; a failure stops no other.
 
-    They start by number. The last of the series reads what all others have stored, and waits for them.
+    See `next_of` for the order.
     """
     for folder in (paths.runs_dir(profile), paths.figures_dir(profile)):
         remove_stale_parts(folder)
@@ -198,8 +200,11 @@ def run_due(profile: str, due: list[str], runs: dict[str, Run], states: dict[str
             executed.unlink()
     waiting, running, call = list(due), {}, Here if at_once == 1 else Apart
     while waiting or running:
-        while waiting and len(running) < at_once and (waiting[0] != max(runs) or not running):
-            number = waiting.pop(0)
+        while len(running) < at_once:
+            number = next_of(waiting, [begun for begun, _ in running.values()], last=max(runs))
+            if number is None:
+                break
+            waiting.remove(number)
             label = f"[{due.index(number) + 1:2}/{len(due)}] {runs[number].notebook.name}"
             if is_out_of_time():
                 print(f"{label}  left for another start: the time limit has passed", flush=True)
@@ -213,6 +218,22 @@ def run_due(profile: str, due: list[str], runs: dict[str, Run], states: dict[str
             states[number] = note_outcome(runs[number], label, call_ended)
             table = status_table(runs, states, read_timings(profile))
             write_atomic(paths.runs_dir(profile) / "status.md", f"# Profile {profile}\n\n{table}\n")
+
+
+def next_of(waiting: list[str], running: list[str], last: str) -> str | None:
+    """The notebook to start beside those that run, by number; None where the next one has to wait.
+
+    First of a chapter (first digit) that is not running: within one, notebooks wait for each other's networks. `SPEED`
+    runs alone, and so does the last of the series, which reads what all others have stored.
+    """
+    alone = (SPEED, last)
+    if any(number in alone for number in running):
+        return None
+    chapters = {number[0] for number in running}
+    free = sorted((number for number in waiting if number not in alone), key=lambda number: number[0] in chapters)
+    if free or running:
+        return free[0] if free else None
+    return waiting[0] if waiting else None
 
 
 def run_one(run: Run, label: str) -> tuple[str, str, float]:
