@@ -120,11 +120,13 @@ def used_path(profile: str, number: str) -> Path:
     return paths.runs_dir(profile) / "used" / f"{number}.json"
 
 
-def record_seconds(profile: str, number: str, seconds: float) -> None:
-    """Note in the manifest how long the notebook with this two-digit number takes where nothing is stored."""
+def record_seconds(profile: str, number: str, seconds: float, at_once: int = 1) -> None:
+    """Note in the manifest how long the notebook with this two-digit number takes where nothing is stored, and beside
+    how many others it may run."""
 
     def note(manifest: dict[str, Any]) -> None:
-        manifest["notebooks"][number] = {"seconds": round(seconds, 1)}
+        beside = {"at_once": at_once} if at_once > 1 else {}
+        manifest["notebooks"][number] = {"seconds": round(seconds, 1), **beside}
 
     _update_manifest(profile, note)
 

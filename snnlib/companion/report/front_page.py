@@ -59,12 +59,12 @@ def found() -> str:
 def start() -> str:
     """The commands to begin with, and how long they took when the figures were published."""
     manifest = figures.read_manifest_in(paths.published_dir(FIRST_PROFILE), FIRST_PROFILE)
-    seconds = {number: entry["seconds"] for number, entry in manifest["notebooks"].items()}
-    whole = f"{sum(seconds.values()) / 60:.0f} minutes"
+    shares = [entry["seconds"] / entry.get("at_once", 1) for entry in manifest["notebooks"].values()]
+    first, whole = manifest["notebooks"]["01"]["seconds"], f"{sum(shares) / 60:.0f} minutes"
     return (
         "```bash\n"
         "git clone <this repository> && cd snnlib\n"
-        f"# first pictures: {seconds['01']:.0f} s, once installed (2 GB)\n"
+        f"# first pictures: {first:.0f} s, once installed (2 GB)\n"
         "./run_all.sh --only 01\n"
         f"# all figures and tables, profile {FIRST_PROFILE}: {whole}, 2 cores\n"
         "./run_all.sh\n"

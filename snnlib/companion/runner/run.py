@@ -212,7 +212,8 @@ def run_due(profile: str, due: list[str], runs: dict[str, Run], states: dict[str
                 continue
             left = [*(begun for begun, _ in running.values()), number, *waiting]
             print(f"{label}  started{time_left(read_timings(profile), left, at_once)}", flush=True)
-            running[call(run_one, runs[number], label)] = number, label
+            beside = 1 if number in (SPEED, max(runs)) else at_once
+            running[call(run_one, runs[number], label, beside)] = number, label
         for call_ended in ended(running):
             number, label = running.pop(call_ended)
             states[number] = note_outcome(runs[number], label, call_ended)
@@ -236,8 +237,8 @@ def next_of(waiting: list[str], running: list[str], last: str) -> str | None:
     return waiting[0] if waiting else None
 
 
-def run_one(run: Run, label: str) -> tuple[str, str, float]:
-    """Run one notebook and stamp it; returns the outcome, the reason of a failure, and the seconds."""
+def run_one(run: Run, label: str, at_once: int = 1) -> tuple[str, str, float]:
+    """Run one notebook, of so many at once, and stamp it; returns the outcome, the reason of a failure, and the seconds."""
     started, since = time.monotonic(), time.time()
     clear_stamp(run)
     try:
@@ -246,7 +247,7 @@ def run_one(run: Run, label: str) -> tuple[str, str, float]:
         outcome = LEFT if str(error).startswith(OutOfTime.__name__) else FAILED
         return outcome, str(error), time.monotonic() - started
     seconds = time.monotonic() - started
-    figures.record_seconds(run.profile, run.notebook.number, seconds + seconds_saved(run, since))
+    figures.record_seconds(run.profile, run.notebook.number, seconds + seconds_saved(run, since), at_once)
     write_stamp(run)
     return RAN, "", seconds
 

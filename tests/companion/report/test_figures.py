@@ -123,7 +123,9 @@ def test_one_line_error_and_no_file_when_input_is_wrong(home: Path, changed: dic
 def test_damaged_manifest_counts_as_not_there(home: Path, text: str) -> None:
     save()
     figures.record_seconds("smoke", "12", 61.04)
-    assert figures.read_manifest("smoke")["notebooks"] == {"12": {"seconds": 61.0}}
+    figures.record_seconds("smoke", "13", 5.0, at_once=2)
+    noted = {"12": {"seconds": 61.0}, "13": {"seconds": 5.0, "at_once": 2}}
+    assert figures.read_manifest("smoke")["notebooks"] == noted
     figures.manifest_path("smoke").write_text(text)
     assert figures.read_manifest("smoke") == {"profile": "smoke", "notebooks": {}, "files": {}}
     figures.save_table(TABLE, "13_table", profile="smoke", notebook="13")
