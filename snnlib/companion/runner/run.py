@@ -238,7 +238,7 @@ def next_of(waiting: list[str], running: list[str], last: str) -> str | None:
 
 
 def run_one(run: Run, label: str, at_once: int = 1) -> tuple[str, str, float]:
-    """Run one notebook, of so many at once, and stamp it; returns the outcome, the reason of a failure, and the seconds."""
+    """Run one notebook, of so many at once, and stamp it; returns outcome, reason of a failure, and seconds."""
     started, since = time.monotonic(), time.time()
     clear_stamp(run)
     try:
