@@ -368,7 +368,9 @@ TABLE: dict[str, tuple] = {
     "audit.effort":                    ("smoke",       "quick",           "quick",           "paper"),
     "audit.example_images":            (200,           4500,              4500,              4500),
     "audit.example_epochs":            (1,             2,                 10,                10),
-    "audit.planted_kinds":             (("loss", "undefended"), None,        None,              None),
+    "audit.planted_kinds": (
+        ("loss", "undefended"), ("encoder", "loss", "undefended", "converted"), None, None,
+    ),
     "audit.planted_random":            (0,             1,                 1,                 3),
     "audit.planted_train":             (15,            200,               200,               200),
     "audit.planted_test":              (2,             10,                10,                10),
