@@ -29,7 +29,7 @@ def drawn() -> Figure:
 
 
 def save(**changed: object) -> Path:
-    arguments = {"profile": "smoke", "notebook": "12_x", "table": TABLE, "config": {"seed": 1}}
+    arguments = {"profile": "night", "notebook": "12_x", "table": TABLE, "config": {"seed": 1}}
     return figures.save(drawn(), changed.pop("name", "12_accuracy"), **(arguments | changed))
 
 
@@ -41,6 +41,11 @@ def test_picture_and_numbers_are_the_same_bytes_when_saved_twice(home: Path) -> 
     assert {path.name: path.read_bytes() for path in folder.iterdir()} == first
     for suffix in (".png", ".pdf"):  # a date or a version would change the bytes on another day
         assert not re.search(rb"CreationDate|Matplotlib", first["12_accuracy" + suffix])
+
+
+def test_a_figure_of_the_trial_has_no_pdf(home: Path) -> None:
+    folder = save(profile="smoke").parent
+    assert {path.name for path in folder.iterdir()} == {"12_accuracy.png", "12_accuracy.csv", "manifest.json"}
 
 
 def test_csv_holds_six_digits_and_unix_line_ends(home: Path) -> None:
@@ -56,9 +61,9 @@ def test_manifest_says_of_every_file_what_it_holds_and_what_made_it(
     monkeypatch.setattr(store, "used", {f"rows/{place}": entry for place, entry in enumerate(made)})
     folder = save().parent
     monkeypatch.setattr(store, "used", {})
-    figures.save_table(TABLE, "12_later", profile="smoke", notebook="12_x")
-    manifest = figures.read_manifest("smoke")
-    assert manifest["profile"] == "smoke"
+    figures.save_table(TABLE, "12_later", profile="night", notebook="12_x")
+    manifest = figures.read_manifest("night")
+    assert manifest["profile"] == "night"
     for suffix in (".png", ".pdf", ".csv"):
         entry = manifest["files"]["12_accuracy" + suffix]
         assert entry["sha256"] == sha256_of(folder / ("12_accuracy" + suffix))
@@ -74,30 +79,30 @@ def test_results_that_a_notebook_used_are_noted_beside_its_run(home: Path, monke
     made = {"seconds": 1.0, "commit": "abc", "device": "cpu", "torch": "2"}
     monkeypatch.setattr(store, "used", {"rows/b": made, "networks/a": made})
     save()
-    assert json.loads(figures.used_path("smoke", "12").read_text()) == {"results": ["networks/a", "rows/b"]}
+    assert json.loads(figures.used_path("night", "12").read_text()) == {"results": ["networks/a", "rows/b"]}
 
 
 def test_figures_stay_outside_of_what_is_committed(home: Path) -> None:
-    assert save().parent == paths.figures_dir("smoke") == home / "artifacts" / "smoke" / "figures"
-    assert not paths.published_dir("smoke").exists()
+    assert save().parent == paths.figures_dir("night") == home / "artifacts" / "night" / "figures"
+    assert not paths.published_dir("night").exists()
 
 
 def test_table_without_picture_gives_csv_and_markdown(home: Path) -> None:
-    path = figures.save_table(TABLE, "15_table_1", profile="smoke", notebook="15")
+    path = figures.save_table(TABLE, "15_table_1", profile="night", notebook="15")
     assert path.with_suffix(".md").read_text() == (
         "| eps | model | n | share |\n| --- | --- | --- | --- |\n"
         "| 0 | a | 1 |  |\n| 0.3333 | b\\|c | 1234567 | 1.235e+07 |\n"
     )
-    assert set(figures.outputs_of("smoke", "15")) == {"15_table_1.csv", "15_table_1.md"}
+    assert set(figures.outputs_of("night", "15")) == {"15_table_1.csv", "15_table_1.md"}
 
 
 def test_files_of_an_earlier_version_go_when_no_longer_listed(home: Path) -> None:
     folder = save().parent
     save(name="13_other", notebook="13")
-    figures.forget_outputs("smoke", "12")
-    assert figures.outputs_of("smoke", "12") == {} and len(figures.outputs_of("smoke", "13")) == 3
-    figures.save_table(TABLE, "12_new", profile="smoke", notebook="12")
-    figures.remove_orphans("smoke", "12")
+    figures.forget_outputs("night", "12")
+    assert figures.outputs_of("night", "12") == {} and len(figures.outputs_of("night", "13")) == 3
+    figures.save_table(TABLE, "12_new", profile="night", notebook="12")
+    figures.remove_orphans("night", "12")
     assert sorted(path.name[:8] for path in folder.glob("*.csv")) == ["12_new.c", "13_other"]
 
 
@@ -122,11 +127,11 @@ def test_one_line_error_and_no_file_when_input_is_wrong(home: Path, changed: dic
 @pytest.mark.parametrize("text", ["{half", "[]", "\0"])
 def test_damaged_manifest_counts_as_not_there(home: Path, text: str) -> None:
     save()
-    figures.record_seconds("smoke", "12", 61.04)
-    figures.record_seconds("smoke", "13", 5.0, at_once=2)
+    figures.record_seconds("night", "12", 61.04)
+    figures.record_seconds("night", "13", 5.0, at_once=2)
     noted = {"12": {"seconds": 61.0}, "13": {"seconds": 5.0, "at_once": 2}}
-    assert figures.read_manifest("smoke")["notebooks"] == noted
-    figures.manifest_path("smoke").write_text(text)
-    assert figures.read_manifest("smoke") == {"profile": "smoke", "notebooks": {}, "files": {}}
-    figures.save_table(TABLE, "13_table", profile="smoke", notebook="13")
-    assert set(figures.read_manifest("smoke")["files"]) == {"13_table.csv", "13_table.md"}
+    assert figures.read_manifest("night")["notebooks"] == noted
+    figures.manifest_path("night").write_text(text)
+    assert figures.read_manifest("night") == {"profile": "night", "notebooks": {}, "files": {}}
+    figures.save_table(TABLE, "13_table", profile="night", notebook="13")
+    assert set(figures.read_manifest("night")["files"]) == {"13_table.csv", "13_table.md"}
