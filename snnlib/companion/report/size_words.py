@@ -34,7 +34,7 @@ def size_line(profile: str) -> str:
     widths, seeds = {first.width, second.width}, {len(first.seeds), len(second.seeds)}
     trained, attacked = ({images(first), images(second)} for images in (training_images, attacked_images))
     return (
-        f"networks of width {_listed(widths, ' and ')}, {_listed(seeds, ' to ')} seeds, trained on "
+        f"networks of width {_listed(widths, ' and ')}, {_listed(seeds, ' to ')} {'seed' if seeds == {1} else 'seeds'}, trained on "
         f"{_listed(trained, ' or ')} images of CIFAR-10, attacked on {_listed(attacked, ' to ')} others"
     )
 
