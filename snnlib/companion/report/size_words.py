@@ -33,8 +33,9 @@ def size_line(profile: str) -> str:
     first, second = get_profile(profile), conversion_size(profile).profile
     widths, seeds = {first.width, second.width}, {len(first.seeds), len(second.seeds)}
     trained, attacked = ({images(first), images(second)} for images in (training_images, attacked_images))
+    word = "seed" if seeds == {1} else "seeds"
     return (
-        f"networks of width {_listed(widths, ' and ')}, {_listed(seeds, ' to ')} {'seed' if seeds == {1} else 'seeds'}, trained on "
+        f"networks of width {_listed(widths, ' and ')}, {_listed(seeds, ' to ')} {word}, trained on "
         f"{_listed(trained, ' or ')} images of CIFAR-10, attacked on {_listed(attacked, ' to ')} others"
     )
 
