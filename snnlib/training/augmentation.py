@@ -1,4 +1,4 @@
-"""Random flips, crops, cutouts and shifts; each draws from the generator that it is given and from nothing else."""
+"""Random flips, crops and cutouts; each draws from the generator that it is given and from nothing else."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from snnlib.data.image_set import ImageSet
 from snnlib.errors import InputError
 from snnlib.runtime import sent
 
-PADDING, SHIFT = 4, 1
+PADDING = 4
 CUTOUT_SHARE = 1 / 4
 AREA, RATIO, ATTEMPTS = (0.08, 1.0), (3 / 4, 4 / 3), 10
 """Of a resized crop: share of the image's area, width over height, and draws before the whole image is taken."""
@@ -80,32 +80,20 @@ def resized_crop_flip(images: Tensor, generator: torch.Generator) -> Tensor:
     return flip(torch.cat(cut) if cut else images, generator)
 
 
-def shift(recordings: Tensor, generator: torch.Generator) -> Tensor:
-    """Move each recording `[N, T, 2, H, W]` by −1, 0 or 1 pixels in y and in x; what leaves the field is lost."""
-    height, width = recordings.shape[-2:]
-    corners = torch.randint(0, 2 * SHIFT + 1, (len(recordings), 2), generator=generator).tolist()
-    padded = F.pad(recordings, (SHIFT,) * 4)
-    moved = [padded[i, ..., y : y + height, x : x + width] for i, (y, x) in enumerate(corners)]
-    return torch.stack(moved) if moved else recordings
-
-
 AUGMENTATIONS: dict[str, Callable[..., Tensor]] = {
     "none": unchanged,
     "flip": flip,
     "crop-flip": crop_flip,
     "crop-flip-cutout": crop_flip_cutout,
     "resized-crop-flip": resized_crop_flip,
-    "shift": shift,
 }
-FOR_RECORDINGS = ("none", "shift")
 
 
 def build_augmentation(name: str, image_set: ImageSet) -> Augmentation:
     """The augmentation called `name`; cutout is filled with the mean colour of `image_set`."""
     function = AUGMENTATIONS[name]
-    if name not in FOR_RECORDINGS and image_set.images.ndim != 4:
-        taken = " or ".join(map(repr, FOR_RECORDINGS))
-        raise InputError(f"augmentation is {name!r}, which is for images; events [N, T, 2, H, W] take {taken}")
+    if name != "none" and image_set.images.ndim != 4:
+        raise InputError(f"augmentation is {name!r}, which is for images; events [N, T, 2, H, W] take 'none'")
     return partial(function, fill=mean_colour(image_set)) if function is crop_flip_cutout else function
 
 

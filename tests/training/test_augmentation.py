@@ -14,7 +14,6 @@ from snnlib.training.augmentation import (
     flip,
     mean_colour,
     resized_crop_flip,
-    shift,
 )
 from snnlib.training.randomness import generator_at, global_randomness_at, seed_at
 
@@ -51,17 +50,6 @@ def test_crop_flip_gives_a_window_of_the_padded_image_when_applied():
         seen.add(places[0])
     assert {place[0] for place in seen} == {place[1] for place in seen} == set(range(9))
     assert {place[2] for place in seen} == {False, True}
-
-
-def test_shift_moves_a_whole_recording_by_a_pixel_at_most():
-    recordings = numbered_images(300).view(100, 3, 2, 6, 6)
-    padded = torch.nn.functional.pad(recordings, (1, 1, 1, 1))
-    seen = set()
-    for number, moved in enumerate(shift(recordings, torch.Generator().manual_seed(0))):
-        windows = {(y, x): padded[number, ..., y : y + 6, x : x + 6] for y in range(3) for x in range(3)}
-        (place,) = [place for place, window in windows.items() if torch.equal(moved, window)]
-        seen.add(place)
-    assert len(seen) == 9
 
 
 def test_resized_crop_shows_a_window_of_random_area_and_shape_when_applied():
