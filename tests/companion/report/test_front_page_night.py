@@ -149,7 +149,7 @@ def test_sizes_machines_and_what_is_missing_are_told_of_each_profile(edit: Edit)
     others = len(results) - 100
     assert f"a CPU ({others} of {len(results)}) and an NVIDIA H200 (100 of {len(results)})" in night
     assert night.endswith("Not published: notebooks 00, 01.")
-    assert "trained on 3,000 or 5,000 images of CIFAR-10, attacked on 100 to 200 others" in quick
+    assert "trained on 3,000 or 5,000 images of CIFAR-10, attacked on 100 others" in quick
     assert rest.startswith("Built, and not run to the end yet: `paper`.")
 
 

@@ -27,7 +27,7 @@ README = (REPOSITORY / "README.md").read_text(encoding="utf-8")
 SCRIPT = (REPOSITORY / "run_all.sh").read_text(encoding="utf-8")
 COMMANDS = [words.strip() for words in re.findall(r"^ *(?:\d\. .*?`)?\./run_all\.sh([^#`\n]*)", README, flags=re.M)]
 OF_THE_VENV = re.findall(r"^\.venv/bin/(.*?) *(?:#.*)?$", README, flags=re.M)
-NUMBERS = "01", "12", "13", "17"
+NUMBERS = "01", "10", "12", "13", "17", "40"
 SAYS = 'print(f"notebook {number} at {profile} with data {data_dir!r}")'
 MEASURE = "def measure(seed: int, lr: float) -> dict:\n    return {'product': seed * lr}\n"
 PAGE = """from pathlib import Path
