@@ -139,8 +139,7 @@ def test_hidden_are_the_packages_of_the_extras_and_no_others():
 def test_library_works_from_a_wheel_with_nothing_but_the_base_packages(checkout, tmp_path):
     target = tmp_path / "site packages"
     command = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--no-build-isolation", "--no-index"]
-    command += ["--no-compile"]
-    subprocess.run([*command, "--target", str(target), str(checkout)], check=True)
+    subprocess.run([*command, "--no-compile", "--target", str(target), str(checkout)], check=True)
     answer = _base_python(f"{USE}\nimport snnlib; print(snnlib.__file__)", target, tmp_path / "user")
     assert answer.returncode == 0, answer.stderr
     *printed, place = answer.stdout.splitlines()

@@ -120,6 +120,11 @@ def used_path(profile: str, number: str) -> Path:
     return paths.runs_dir(profile) / "used" / f"{number}.json"
 
 
+def used_results(profile: str, number: str) -> list[str]:
+    """What a notebook has noted there; nothing where the note is missing or damaged."""
+    return (store.read_json(used_path(profile, number)) or {"results": []})["results"]
+
+
 def record_seconds(profile: str, number: str, seconds: float, at_once: int = 1) -> None:
     """Note in the manifest how long the notebook with this two-digit number takes where nothing is stored, and beside
     how many others it may run."""

@@ -13,7 +13,7 @@ import pandas as pd
 from snnlib.companion import paths
 from snnlib.companion.measure.archive import RESULT_COLUMNS, RESULTS_FILE, ROWS_FILE, read_published
 from snnlib.companion.measure.rows import ROW_COLUMNS, write_table
-from snnlib.companion.measure.store import ROWS, read_json, read_record
+from snnlib.companion.measure.store import ROWS, read_record
 from snnlib.companion.report import figures
 from snnlib.errors import InputError
 
@@ -50,8 +50,7 @@ def _users(profile: str, numbers: Collection[str], published: pd.DataFrame) -> d
         if others := set(line.notebooks.split()) - set(numbers):
             users[line.result] = others
     for number in numbers:
-        noted = read_json(figures.used_path(profile, number)) or {"results": []}
-        for name in noted["results"]:
+        for name in figures.used_results(profile, number):
             if name.startswith("rows/"):
                 users.setdefault(name.removeprefix("rows/"), set()).add(number)
     return users

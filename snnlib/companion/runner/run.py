@@ -199,9 +199,10 @@ def run_due(profile: str, due: list[str], runs: dict[str, Run], states: dict[str
         if executed not in [run.executed for run in runs.values()]:
             executed.unlink()
     waiting, running, call = list(due), {}, Here if at_once == 1 else Apart
+    alone = (SPEED, max(runs))
     while waiting or running:
         while len(running) < at_once:
-            number = next_of(waiting, [begun for begun, _ in running.values()], last=max(runs))
+            number = next_of(waiting, [begun for begun, _ in running.values()], alone)
             if number is None:
                 break
             waiting.remove(number)
@@ -212,7 +213,7 @@ def run_due(profile: str, due: list[str], runs: dict[str, Run], states: dict[str
                 continue
             left = [*(begun for begun, _ in running.values()), number, *waiting]
             print(f"{label}  started{time_left(read_timings(profile), left, at_once)}", flush=True)
-            beside = 1 if number in (SPEED, max(runs)) else at_once
+            beside = 1 if number in alone else at_once
             running[call(run_one, runs[number], label, beside)] = number, label
         for call_ended in ended(running):
             number, label = running.pop(call_ended)
@@ -221,13 +222,12 @@ def run_due(profile: str, due: list[str], runs: dict[str, Run], states: dict[str
             write_atomic(paths.runs_dir(profile) / "status.md", f"# Profile {profile}\n\n{table}\n")
 
 
-def next_of(waiting: list[str], running: list[str], last: str) -> str | None:
+def next_of(waiting: list[str], running: list[str], alone: tuple[str, ...]) -> str | None:
     """The notebook to start beside those that run, by number; None where the next one has to wait.
 
-    First of a chapter (first digit) that is not running: within one, notebooks wait for each other's networks. `SPEED`
-    runs alone, and so does the last of the series, which reads what all others have stored.
+    First of a chapter (first digit) that is not running: within one, notebooks wait for each other's networks. Those
+    that run `alone` come after the others: `SPEED`, and the last of the series, which reads what all have stored.
     """
-    alone = (SPEED, last)
     if any(number in alone for number in running):
         return None
     chapters = {number[0] for number in running}

@@ -106,7 +106,7 @@ def _files_are_whole(run: Run) -> bool:
 
 def earlier_code(run: Run) -> tuple[int, int]:
     """How many of the stored results that a notebook used other code than today's made, and how many it used."""
-    records = [read_record(_record_of(name)) for name in _used(run.profile, run.notebook.number)]
+    records = [read_record(_record_of(name)) for name in figures.used_results(run.profile, run.notebook.number)]
     changed = [record is None or not _is_made_by_todays_code(record["made"]) for record in records]
     return sum(changed), len(changed)
 
@@ -114,15 +114,12 @@ def earlier_code(run: Run) -> tuple[int, int]:
 def seconds_saved(run: Run, since: float) -> float:
     """What the results took that the notebook found here: made before `since` (seconds since the epoch), and not used
     by a notebook before it in the series, to whose time they belong."""
-    files = figures.used_path(run.profile, run.notebook.number).parent.glob("*.json")
-    before = {name for path in files if path.stem < run.notebook.number for name in _used(run.profile, path.stem)}
-    found = [_record_of(name) for name in _used(run.profile, run.notebook.number) if name not in before]
+    profile, own = run.profile, run.notebook.number
+    numbers = [path.stem for path in figures.used_path(profile, own).parent.glob("*.json")]
+    before = {name for number in numbers if number < own for name in figures.used_results(profile, number)}
+    found = [_record_of(name) for name in figures.used_results(profile, own) if name not in before]
     records = [read_record(path) for path in found if path.is_file() and path.stat().st_mtime < since]
     return sum(record["made"].get("seconds", 0.0) for record in records if record is not None)
-
-
-def _used(profile: str, number: str) -> list[str]:
-    return (read_json(figures.used_path(profile, number)) or {"results": []})["results"]
 
 
 def _record_of(result: str) -> Path:

@@ -111,12 +111,12 @@ def test_exit_code_130_and_no_kernel_left_when_interrupted(home: Path, add_noteb
 
 
 def test_the_next_notebook_is_of_a_chapter_that_nobody_runs_and_two_of_the_series_run_alone() -> None:
-    waiting = ["11", "12", "20", "40", "99"]
-    assert run.next_of(waiting, ["10"], "99") == "20" and run.next_of(waiting, ["20"], "99") == "11"
-    assert run.next_of(["11", "12", "40"], ["10"], "99") == "11", "rather one of the same chapter than none"
-    assert run.next_of(["40", "99"], ["12"], "99") is None and run.next_of(["40", "99"], [], "99") == "40"
-    assert run.next_of(["11", "99"], ["40"], "99") is None and run.next_of(["99"], [], "99") == "99"
-    assert run.next_of([], [], "99") is None and run.next_of([], ["10"], "99") is None
+    waiting, alone = ["11", "12", "20", "40", "99"], ("40", "99")
+    assert run.next_of(waiting, ["10"], alone) == "20" and run.next_of(waiting, ["20"], alone) == "11"
+    assert run.next_of(["11", "12", "40"], ["10"], alone) == "11", "rather one of the same chapter than none"
+    assert run.next_of(["40", "99"], ["12"], alone) is None and run.next_of(["40", "99"], [], alone) == "40"
+    assert run.next_of(["11", "99"], ["40"], alone) is None and run.next_of(["99"], [], alone) == "99"
+    assert run.next_of([], [], alone) is None and run.next_of([], ["10"], alone) is None
 
 
 def test_notebooks_run_at_the_same_time_and_the_last_of_the_series_after_them(home: Path, add_notebook) -> None:
