@@ -172,7 +172,9 @@ def filter_rows(item: TrainedNetwork, size: EventSize, cells: int) -> pd.DataFra
     greedy = EventAttack("greedy flips", "greedy flips", "l0", cells, options={"rounds": size.rounds})
     lines = []
     for name, one in {"none": None, **FILTERS}.items():
-        behind = item if one is None else variant(item, filtered(item.model, one), f"{item.label}, {name} filter")
+        behind = item
+        if one is not None:
+            behind = variant(item, filtered(item.model, one), f"{item.label}, {name} filter", {"filter": repr(one)})
         adaptive = on_attacked(behind, [greedy], size.profile)
         unaware = _unaware(item, behind, greedy, attacked_images(size.profile, item.splits))
         lines.append(

@@ -14,8 +14,9 @@ import pandas as pd
 
 from snnlib.companion import paths
 from snnlib.companion.measure.release import from_released, round_weights
-from snnlib.companion.measure.store import Artifact, name_of, note_use, stored
+from snnlib.companion.measure.store import Artifact, name_of, note_use, stored, used_networks
 from snnlib.companion.measure.time_limit import OutOfTime, seconds_left
+from snnlib.companion.measure.unreleased import published_history, take_weights_away
 from snnlib.companion.sizes import Profile
 from snnlib.data import ImageSet, ImageSplits, load_images
 from snnlib.errors import InputError
@@ -112,18 +113,23 @@ def fitted(
 ) -> TrainedNetwork:
     """Train `model` from the weights that it has, or take it from the artifacts. origin: what made those weights.
 
-    Errors: InputError where it would be trained although `FROM_RELEASED` is set.
+    With `FROM_RELEASED` set, one that a published notebook used and that is not released comes without weights.
+    Errors: InputError where a network would be trained although it is set.
     """
     artifact, device = network_artifact(model, recipe, splits.name, profile, origin), default_device()
     # Of a profile that is not rounded, what is released is not quite what its figures were made with.
     wanted = profile.rounded and not artifact.is_whole()
     history = from_released(artifact.name, model) if wanted else None
-    if history is None:
-        if wanted and os.environ.get(FROM_RELEASED):
+    if history is None and wanted and os.environ.get(FROM_RELEASED):
+        name = f"{network.label}, seed {seed}"
+        history = published_history(profile.name, artifact.name)
+        if history is None:
             raise InputError(
-                f"{network.label}, seed {seed}, is not among the released networks of profile {profile.name}; "
+                f"{name}, is not among the released networks of profile {profile.name}; "
                 "expected one of those; start without --from-released to train it"
             )
+        take_weights_away(model, name)
+    if history is None:
         # Another notebook may be training it, which takes longer than `fit` waits for its folder.
         with artifact.lock():
             started = time.monotonic()
@@ -138,6 +144,7 @@ def fitted(
             round_weights(model)
         note_use(artifact)
     model.to(device).eval()
+    used_networks[artifact.name] = list(history.epochs)
     return TrainedNetwork(network, seed, model, history, artifact.name, splits, device)
 
 
@@ -152,10 +159,14 @@ def network_artifact(
     return Artifact("networks", arguments, TRAINING_VERSION)
 
 
-def variant(item: TrainedNetwork, model: Model, label: str) -> TrainedNetwork:
-    """Another network made of a trained one, such as a step of its conversion; its key is that of its weights."""
-    what = {"of": item.key, "weights": state_digest(model.state_dict()), "model": model.config}
-    return replace(item, network=replace(item.network, label=label), model=model, key=name_of(what))
+def variant(item: TrainedNetwork, model: Model, label: str, told_apart: dict | None = None) -> TrainedNetwork:
+    """Another network made of a trained one, such as a step of its conversion.
+
+    told_apart: what names it among those made of `item`; None for its weights and configuration.
+    """
+    what = told_apart or {"weights": state_digest(model.state_dict()), "model": model.config}
+    key = name_of({"of": item.key, **what})
+    return replace(item, network=replace(item.network, label=label), model=model, key=key)
 
 
 def attacked_images(profile: Profile, splits: ImageSplits) -> ImageSet:

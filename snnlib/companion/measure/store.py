@@ -131,6 +131,8 @@ ROWS = Format(".parquet", write_rows, read_table)
 """Tables of `snnlib.companion.measure.rows.ROW_SCHEMA`, which is checked when they are stored."""
 used: dict[str, dict] = {}
 """What this process has read or made: "kind/name" -> what made it, for the provenance of figures and `--list`."""
+used_networks: dict[str, list[dict]] = {}
+"""The trained networks that this process has taken or made: key -> what each epoch of its training gave."""
 
 
 def stored(

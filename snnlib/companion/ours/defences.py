@@ -36,6 +36,8 @@ from snnlib.companion.published import load_reference
 from snnlib.companion.sizes import ConversionSize, DefenceSize, Profile
 from snnlib.conversion import set_trainable
 from snnlib.data import ImageSet
+from snnlib.training.objectives import membrane_guard, membrane_overlap
+from snnlib.training.objectives.membrane import recorded_membranes
 
 PROTOCOL_LEVEL = 8
 PROTOCOL = {"steps": 7, "step_size": 0.01}
@@ -233,6 +235,20 @@ def claimed() -> pd.DataFrame:
                 line = {"defence": name, "training": training, "network": network, **cells}
                 rows.append({**line, "source": source, "note": group.note.iloc[0]})
     return pd.DataFrame(rows)
+
+
+@stored("membranes")
+def membranes(item: TrainedNetwork, images: ImageSet) -> pd.DataFrame:
+    """One row: defence, near (share of membranes within 1 of the threshold, mean over layers), and what MPD-SGR and
+    TGO push down: overlap, constraint."""
+    pixels, labels = images.batch(slice(None), item.device), images.labels.to(item.device)
+    with recorded_membranes(item.model) as distances, torch.no_grad():
+        item.model(pixels)
+    near = [(layer.abs() < 1).double().mean().item() for layer in distances]
+    overlap = membrane_overlap(item.model, pixels, labels, weight=1.0)[1]["overlap"].item()
+    constraint = membrane_guard(item.model, pixels, labels, weight=1.0)[1]["constraint"].item()
+    line = {"defence": item.label, "near": sum(near) / len(near), "overlap": overlap, "constraint": constraint}
+    return pd.DataFrame([line])
 
 
 def described() -> pd.DataFrame:

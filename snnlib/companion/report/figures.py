@@ -116,13 +116,19 @@ def remove_orphans(profile: str, number: str) -> None:
 
 
 def used_path(profile: str, number: str) -> Path:
-    """Where a notebook notes which stored results it has used, as "kind/name"."""
+    """Where a notebook notes which stored results it has used, as "kind/name", and which networks."""
     return paths.runs_dir(profile) / "used" / f"{number}.json"
 
 
+def note_of_use(profile: str, number: str) -> dict[str, Any]:
+    """What a notebook has noted there: results, and networks, key -> epochs of the training; both empty where the note
+    is missing or damaged."""
+    return {"results": [], "networks": {}} | (store.read_json(used_path(profile, number)) or {})
+
+
 def used_results(profile: str, number: str) -> list[str]:
-    """What a notebook has noted there; nothing where the note is missing or damaged."""
-    return (store.read_json(used_path(profile, number)) or {"results": []})["results"]
+    """The stored results that a notebook has used, as "kind/name"."""
+    return note_of_use(profile, number)["results"]
 
 
 def record_seconds(profile: str, number: str, seconds: float, at_once: int = 1) -> None:
@@ -176,7 +182,8 @@ def _write(
             manifest["files"][path.name] = {"sha256": sha256_of(path), **about}
 
     _update_manifest(profile, enter)
-    write_atomic(used_path(profile, name[:2]), json.dumps({"results": sorted(store.used)}) + "\n")
+    note = {"results": sorted(store.used), "networks": store.used_networks}
+    write_atomic(used_path(profile, name[:2]), json.dumps(note, sort_keys=True) + "\n")
     return written
 
 

@@ -6,6 +6,7 @@ A result travels with the record that says what it is; one whose bytes are not t
 
 from __future__ import annotations
 
+import lzma
 import shutil
 import sys
 import tarfile
@@ -71,11 +72,7 @@ def unpack(archive: Path) -> tuple[int, int]:
     """Take over the results that are not here yet; returns how many came, and how many were here or damaged."""
     came = left = 0
     with temporary_folder(paths.ARTIFACTS / "unpacked") as folder:
-        try:
-            with tarfile.open(archive) as stream:
-                stream.extractall(folder, filter="data")
-        except (tarfile.TarError, OSError) as error:
-            raise InputError(f"{archive} cannot be unpacked ({error}); expected an archive made by pack") from None
+        extract(archive, folder)
         for record in sorted(folder.glob("*/*.json")):
             files = files_of(record)
             if not files or files_of(paths.ARTIFACTS / record.relative_to(folder)):
@@ -87,6 +84,15 @@ def unpack(archive: Path) -> tuple[int, int]:
                 shutil.move(path, target)
             came += 1
     return came, left
+
+
+def extract(archive: Path, folder: Path) -> None:
+    """Lay the archive's files into the folder. Errors: InputError for a damaged archive."""
+    try:
+        with tarfile.open(archive) as stream:
+            stream.extractall(folder, filter="data")
+    except (tarfile.TarError, lzma.LZMAError, EOFError, OSError) as error:
+        raise InputError(f"{archive} cannot be unpacked ({error}); expected an archive made by pack") from None
 
 
 def _archived(path: Path) -> int:

@@ -10,6 +10,7 @@ from snnlib.companion import paths
 from snnlib.companion.report import claims, figures, front_page
 from snnlib.companion.report.leaderboard import publish_leaderboard
 from snnlib.companion.report.row_archive import publish_rows
+from snnlib.companion.runner.published_tables import publish_tables
 from snnlib.companion.runner.series import cell_text
 from snnlib.companion.runner.stamps import Run
 from snnlib.companion.sizes import get_profile
@@ -35,6 +36,8 @@ def publish(profile: str, runs: list[Run]) -> None:
     write_atomic(target / "manifest.json", json.dumps(manifest, indent=1, sort_keys=True) + "\n")
     claims.publish(profile, numbers)
     publish_rows(profile, numbers)
+    if get_profile(profile).rounded:
+        publish_tables(profile, numbers)
     publish_leaderboard(profile)
     if get_profile(profile).in_notebooks:
         for run in runs:

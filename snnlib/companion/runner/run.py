@@ -111,11 +111,14 @@ def take_published(profile: str) -> None:
     """What `--from-released` asks for, in this process and the kernels that it starts."""
     from snnlib.companion.measure.archive import unpack_published  # every attack comes with it
     from snnlib.companion.measure.networks import FROM_RELEASED
+    from snnlib.companion.runner.published_tables import take_tables
 
     os.environ[FROM_RELEASED] = "1"
     counts = unpack_published(profile)
     told = f"{counts['taken']} taken, {counts['here']} here already, {counts['left out']} left out, which do not fit"
     print(f"published rows of profile {profile}: {told}", flush=True)
+    came, left = take_tables(profile)
+    print(f"published tables of profile {profile}: {came} taken, {left} here already or damaged", flush=True)
 
 
 def make_in_processes(options: argparse.Namespace) -> None:

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import json
 import re
 from pathlib import Path
 
@@ -78,8 +77,12 @@ def test_manifest_says_of_every_file_what_it_holds_and_what_made_it(
 def test_results_that_a_notebook_used_are_noted_beside_its_run(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     made = {"seconds": 1.0, "commit": "abc", "device": "cpu", "torch": "2"}
     monkeypatch.setattr(store, "used", {"rows/b": made, "networks/a": made})
+    monkeypatch.setattr(store, "used_networks", {"a": [{"epoch": 1}]})
     save()
-    assert json.loads(figures.used_path("night", "12").read_text()) == {"results": ["networks/a", "rows/b"]}
+    note = {"results": ["networks/a", "rows/b"], "networks": {"a": [{"epoch": 1}]}}
+    assert figures.note_of_use("night", "12") == note
+    figures.used_path("night", "12").write_text("{half")
+    assert figures.note_of_use("night", "12") == {"results": [], "networks": {}}
 
 
 def test_figures_stay_outside_of_what_is_committed(home: Path) -> None:

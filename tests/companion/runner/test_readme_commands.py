@@ -27,7 +27,7 @@ README = (REPOSITORY / "README.md").read_text(encoding="utf-8")
 SCRIPT = (REPOSITORY / "run_all.sh").read_text(encoding="utf-8")
 COMMANDS = [words.strip() for words in re.findall(r"^ *(?:\d\. .*?`)?\./run_all\.sh([^#`\n]*)", README, flags=re.M)]
 OF_THE_VENV = re.findall(r"^\.venv/bin/(.*?) *(?:#.*)?$", README, flags=re.M)
-NUMBERS = "01", "10", "12", "13", "17", "40"
+REAL_NUMBERS = [path.name[:2] for path in (REPOSITORY / "notebooks").glob("*.ipynb")]
 SAYS = 'print(f"notebook {number} at {profile} with data {data_dir!r}")'
 MEASURE = "def measure(seed: int, lr: float) -> dict:\n    return {'product': seed * lr}\n"
 PAGE = """from pathlib import Path
@@ -48,10 +48,27 @@ def missing() -> dict[bool, list[str]]:
     return {of_page: sorted(name for name in names if find_spec(name) is None) for of_page, names in words.items()}
 
 
+def numbers_of(command: str) -> list[str]:
+    """The notebooks that the command names; two where it is about all of them."""
+    line = re.findall(r'^step .*"\$\{smoke.*', SCRIPT, flags=re.M)[0] if command == "test" else command
+    named = re.findall(r"--only ([\d,]+)", line)
+    return named[0].split(",") if named else ["12", "13"]
+
+
 @pytest.fixture
-def project(home: Path, add_notebook: Callable[..., Path], monkeypatch: pytest.MonkeyPatch) -> Path:
-    """`home` with all that the commands name."""
-    for number in NUMBERS:
+def series(request: pytest.FixtureRequest) -> list[str]:
+    """The small project's notebooks: those that the command runs, and one more where it names some."""
+    command = getattr(request.node, "callspec", None)
+    command = command.params["command"] if command else ""
+    return [*numbers_of(command), *["11"] * ("--only" in command)]
+
+
+@pytest.fixture
+def project(
+    home: Path, series: list[str], add_notebook: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> Path:
+    """`home` with all that the command names."""
+    for number in series:
         add_notebook(f"{number}_toy", SAYS, parameters=f'number = "{number}"\ndata_dir = ""')
     for name in ("run_all.sh", "pyproject.toml", "constraints.txt"):
         shutil.copy(REPOSITORY / name, home / name)
@@ -90,22 +107,22 @@ def test_the_commands_are_those_that_are_run_below() -> None:
     kinds = [next((name for name in names if name in each), "series") for each in COMMANDS]
     expected = {"series": 8, "--dry-run": 2, "--jobs": 1, "sweep": 2, "docs": 1, "test": 1}
     assert {kind: kinds.count(kind) for kind in expected} == expected
-    assert all((*REPOSITORY.glob(f"notebooks/{number}_*.ipynb"),) for number in NUMBERS)
+    assert {number for command in COMMANDS for number in numbers_of(command)} < set(REAL_NUMBERS)
     assert OF_THE_VENV == ["python -m snnlib.bench", "jupyter lab notebooks"]
 
 
 @pytest.mark.parametrize("command", [each for each in COMMANDS if not any(word in each for word in REAL_LIST)])
-def test_a_command_of_the_script_does_what_it_says(command: str, project: Path) -> None:
+def test_a_command_of_the_script_does_what_it_says(command: str, project: Path, series: list[str]) -> None:
     printed, words = shell(f"./run_all.sh {command}"), shlex.split(command)
     if words == ["docs"]:
         assert (project / "artifacts/site/html/index.html").is_file()
     elif "--list" in words:
-        assert printed.count("| not run |") == len(NUMBERS) and not said(project, "quick")
+        assert printed.count("| not run |") == len(series) and not said(project, "quick")
     else:
         profile = "smoke" if words == ["test"] else "night" if "night" in words else "quick"
         data = str(project / "D") if "--data-dir" in words else ""
-        asked = words[words.index("--only") + 1].split(",") if "--only" in words else NUMBERS
-        assert said(project, profile) == {f"notebook {number} at {profile} with data {data!r}" for number in asked}
+        expected = {f"notebook {number} at {profile} with data {data!r}" for number in numbers_of(command)}
+        assert said(project, profile) == expected
     if words == ["test"]:
         assert "1 passed" in printed and "all checks passed" in printed
     if "--publish" in words:
@@ -123,11 +140,16 @@ def test_a_dry_run_prints_hours(command: str, home: Path, capsys: pytest.Capture
 
 @pytest.mark.parametrize("command", [each for each in COMMANDS if each.startswith("--profile") and "--jobs" in each])
 def test_workers_make_the_list_before_the_notebooks_run(
-    command: str, project: Path, noting: Callable[..., Item], made: Callable[[], list[str]], monkeypatch
+    command: str,
+    project: Path,
+    series: list[str],
+    noting: Callable[..., Item],
+    made: Callable[[], list[str]],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(work, "items_of", lambda *_, **__: [noting("network"), noting("rows", "network")])
     assert run.main(shlex.split(command.replace("local:4", f"local:{min(4, os.cpu_count())}"))) == 0
-    assert len(said(project, "night")) == len(NUMBERS) and made() == ["network", "rows"]
+    assert len(said(project, "night")) == len(series) and made() == ["network", "rows"]
 
 
 @pytest.mark.parametrize("command", [each for each in COMMANDS if each.startswith("sweep")])
@@ -171,7 +193,7 @@ def lab(project: Path) -> Iterator[str]:
         server.wait(60)
 
 
-def test_jupyter_lab_shows_the_notebooks(lab: str) -> None:
+def test_jupyter_lab_shows_the_notebooks(lab: str, series: list[str]) -> None:
     for _ in range(100):
         try:
             with urllib.request.urlopen(f"{lab}api/contents?token=toy", timeout=30) as answer:
@@ -179,4 +201,4 @@ def test_jupyter_lab_shows_the_notebooks(lab: str) -> None:
             break
         except ConnectionError:
             time.sleep(0.1)
-    assert all(f"{number}_toy.ipynb" in listed for number in NUMBERS)
+    assert all(f"{number}_toy.ipynb" in listed for number in series)
