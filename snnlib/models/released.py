@@ -1,7 +1,8 @@
 """Networks that come with the package, each with a card: profile `night`'s, trained on the whole CIFAR-10.
 
-They are both seeds of every network that the papers' own claims (L1 to L7, C1 to C6) need, none chosen by its results;
-those of events, further objectives and other defences are not among them. Weights are in half precision, and are what
+They are both seeds of every network that the papers' own claims (L1 to L7, C1 to C6) need, none chosen by its results,
+and the one on events on which notebook 17 shows its attacks. Of those of further objectives and other defences only
+what was measured is published. Weights are in half precision, and are what
 was measured: they were rounded before any number of theirs was taken. Training saw no image of CIFAR-10's test set, to
 which the embedded test images belong.
 """

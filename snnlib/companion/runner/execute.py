@@ -36,6 +36,8 @@ def execute(run: Run, label: str) -> None:
 
     Raises NotebookFailed, after which the cells that did run are in `run.unfinished`.
     """
+    # It checks addresses, of which a notebook's format has none, by a grammar that takes a second to build.
+    sys.modules.setdefault("rfc3987_syntax", None)
     import papermill
     from papermill.exceptions import PapermillException, PapermillExecutionError
 

@@ -42,8 +42,8 @@ def parse_arguments(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--from-released",
         action="store_true",
-        help="take published rows and train none of the networks of night and paper: they are the released ones; "
-        "notebooks 17, 31, 33 and 34 need others and fail at once, the rest runs; other results are computed here",
+        help="take published rows and tables, and train none of the networks of night and paper: they are the released "
+        "ones, or, of notebooks 17, 31, 33 and 34, have no weights; other results are computed here",
     )
     parser.add_argument(
         "--jobs",

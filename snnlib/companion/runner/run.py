@@ -10,6 +10,7 @@ import argparse
 import json
 import os
 import time
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -202,7 +203,7 @@ def run_due(profile: str, due: list[str], runs: dict[str, Run], states: dict[str
         if executed not in [run.executed for run in runs.values()]:
             executed.unlink()
     waiting, running, call = list(due), {}, Here if at_once == 1 else Apart
-    alone = (SPEED, max(runs))
+    alone = {max(runs)} | ({SPEED} if profile != figures.TRIAL else set())  # nobody reads a trial's speeds
     while waiting or running:
         while len(running) < at_once:
             number = next_of(waiting, [begun for begun, _ in running.values()], alone)
@@ -225,7 +226,7 @@ def run_due(profile: str, due: list[str], runs: dict[str, Run], states: dict[str
             write_atomic(paths.runs_dir(profile) / "status.md", f"# Profile {profile}\n\n{table}\n")
 
 
-def next_of(waiting: list[str], running: list[str], alone: tuple[str, ...]) -> str | None:
+def next_of(waiting: list[str], running: list[str], alone: Collection[str]) -> str | None:
     """The notebook to start beside those that run, by number; None where the next one has to wait.
 
     First of a chapter (first digit) that is not running: within one, notebooks wait for each other's networks. Those
