@@ -381,7 +381,7 @@ TABLE: dict[str, tuple] = {
     "own.attacked_per_class":          (2,             10,                20,                100),
     "own.epochs":                      (1,             3,                 5,                 10),
     "own.steps":                       (2,             10,                10,                20),
-    "own.effort":                      ("smoke",       "brief",           "quick",           "paper"),
+    "own.effort":                      ("smoke",       "brief",           "brief",           "paper"),
     "own.time_steps":                  ((4, 8),        (4, 8, 16),        (4, 8, 16),        (4, 8, 16, 32)),
     "black_box.images_per_class":      (1,             3,                 10,                100),
     "black_box.eps_levels":            ((2, 8),        (2, 8),            (2, 8),            (2, 4, 8)),

@@ -15,11 +15,13 @@ from pathlib import Path
 
 from snnlib.commands import OneLineParser, exit_code
 from snnlib.companion import paths
-from snnlib.companion.measure.store import read_record
+from snnlib.companion.measure.store import NAME_LENGTH, read_record
 from snnlib.errors import InputError
 from snnlib.files import replacing, sha256_of, temporary_folder
 
 MEGABYTE = 10**6
+RECORDS = f"*/{'[0-9a-f]' * NAME_LENGTH}.json"
+"""Where records lie; other JSON files are results that are kept as such."""
 
 
 def results(root: Path, kinds: Collection[str] = (), newer_than: float = 0.0) -> Iterator[list[Path]]:
@@ -27,7 +29,7 @@ def results(root: Path, kinds: Collection[str] = (), newer_than: float = 0.0) ->
 
     kinds: names of folders, none for all. newer_than: seconds since the epoch.
     """
-    records = sorted(root.glob("*/*.json"), key=lambda path: (path.stat().st_mtime, path.name))
+    records = sorted(root.glob(RECORDS), key=lambda path: (path.stat().st_mtime, path.name))
     for record in records:
         if (kinds and record.parent.name not in kinds) or record.stat().st_mtime < newer_than:
             continue
@@ -73,7 +75,7 @@ def unpack(archive: Path) -> tuple[int, int]:
     came = left = 0
     with temporary_folder(paths.ARTIFACTS / "unpacked") as folder:
         extract(archive, folder)
-        for record in sorted(folder.glob("*/*.json")):
+        for record in sorted(folder.glob(RECORDS)):
             files = files_of(record)
             if not files or files_of(paths.ARTIFACTS / record.relative_to(folder)):
                 left += 1
