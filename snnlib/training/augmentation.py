@@ -1,4 +1,4 @@
-"""Random flips, crops and cutouts; each draws from the generator that it is given and from nothing else."""
+"""Random flips, crops, cutouts and movements; each draws from the generator that it is given and from nothing else."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ PADDING = 4
 CUTOUT_SHARE = 1 / 4
 AREA, RATIO, ATTEMPTS = (0.08, 1.0), (3 / 4, 4 / 3), 10
 """Of a resized crop: share of the image's area, width over height, and draws before the whole image is taken."""
+MOST_TURN, MOST_SCALE, MOST_SHEAR, MOST_SHIFT = math.radians(15), 0.15, 0.1, 0.08
 
 Augmentation = Callable[[Tensor, torch.Generator], Tensor]
 
@@ -80,20 +81,41 @@ def resized_crop_flip(images: Tensor, generator: torch.Generator) -> Tensor:
     return flip(torch.cat(cut) if cut else images, generator)
 
 
+def event_affine(recordings: Tensor, generator: torch.Generator) -> Tensor:
+    """Turn, scale, shear and shift each recording `[N, T, 2, H, W]` as a whole, by nearest pixel: counts stay counts.
+
+    Uniform draws: 15 degrees to either side, 15 % larger or smaller, a shear of 0.1, 8 % of the side along and across.
+    **Source:** geometric augmentation of event data as in Li et al. 2022 (NDA); the ranges are ours, usual for digits.
+    """
+    count, bins, polarities, height, width = recordings.shape
+    turn, scale, shear, across, along = 2 * torch.rand(5, count, generator=generator) - 1
+    angle, size = turn * MOST_TURN, 1 + scale * MOST_SCALE
+    cosine, sine, lean = angle.cos() / size, angle.sin() / size, shear * MOST_SHEAR
+    first = torch.stack([cosine, lean - sine, 2 * MOST_SHIFT * across], 1)  # in halves of the side
+    second = torch.stack([sine, cosine, 2 * MOST_SHIFT * along], 1)
+    frames = recordings.reshape(count, bins * polarities, height, width)
+    grid = F.affine_grid(torch.stack([first, second], 1), list(frames.shape), align_corners=False)
+    moved = F.grid_sample(frames, sent(grid, frames.device).to(frames.dtype), mode="nearest", align_corners=False)
+    return moved.reshape(recordings.shape)
+
+
 AUGMENTATIONS: dict[str, Callable[..., Tensor]] = {
     "none": unchanged,
     "flip": flip,
     "crop-flip": crop_flip,
     "crop-flip-cutout": crop_flip_cutout,
     "resized-crop-flip": resized_crop_flip,
+    "event-affine": event_affine,
 }
 
 
 def build_augmentation(name: str, image_set: ImageSet) -> Augmentation:
     """The augmentation called `name`; cutout is filled with the mean colour of `image_set`."""
     function = AUGMENTATIONS[name]
-    if name != "none" and image_set.images.ndim != 4:
-        raise InputError(f"augmentation is {name!r}, which is for images; events [N, T, 2, H, W] take 'none'")
+    shape = tuple(image_set.images.shape)
+    if name != "none" and (len(shape) == 5) != (function is event_affine):
+        right = "'none' or 'event-affine'" if len(shape) == 5 else "any other"
+        raise InputError(f"augmentation is {name!r}, the data have shape {shape}; expected {right}")
     return partial(function, fill=mean_colour(image_set)) if function is crop_flip_cutout else function
 
 

@@ -38,6 +38,7 @@ from snnlib.models import Model, build_model
 from snnlib.models.build import NETWORKS
 from snnlib.theory import TrueClassProbability, lemmas
 from snnlib.training import Recipe, fit, inner_attack
+from snnlib.training.augmentation import event_affine
 
 EPS = 8 / 255
 OTHER_DEPTHS = ("sew_resnet34", "spiking_resnet34", "spiking_resnet50", "wrn28_4", "resnet32")
@@ -162,6 +163,11 @@ RECIPES = {
     "mart": replace(RECIPE, objective="mart", attack={**TRADES, "loss": "ce"}),
     "sparse gradient": replace(RECIPE, objective="sparse_gradient", objective_parameters={"weight": 0.1}),
 }
+
+
+def test_moved_recordings(same_on_both):
+    recordings = torch.arange(3 * 2 * 2 * 81.0).view(3, 2, 2, 9, 9)
+    same_on_both(lambda device: event_affine(recordings.to(device), torch.Generator().manual_seed(0)))
 
 
 def weights_after(device: str, folder: Path, *limits: float | None, recipe: Recipe = RECIPE) -> bytes:

@@ -16,7 +16,7 @@ from snnlib.attacks import ATTACKS, Budget, adaptive_ensemble
 from snnlib.data import ImageSet
 from snnlib.models import Model, build_model
 from snnlib.training import Recipe
-from snnlib.training.augmentation import AUGMENTATIONS
+from snnlib.training.augmentation import AUGMENTATIONS, event_affine
 from snnlib.training.epoch import build_optimiser, train_epoch
 
 EPS = 1e-4
@@ -25,6 +25,8 @@ STEPS = {
     **dict.fromkeys(("pgd", "mi_fgsm", "apgd", "sa_pgd", "spsa"), "steps"),
     **{"square": "queries", "rays": "queries", "random_noise": "draws"},
 }
+OTHERS = {"resized-crop-flip", "event-affine"}
+"""Augmentations that wait for every image, or are not for images."""
 
 
 def pictures(count: int) -> ImageSet:
@@ -65,7 +67,14 @@ def test_a_step_of_an_attack_waits_once(other_device, attack):
     assert many - few <= 6
 
 
-@pytest.mark.parametrize("augmentation", [name for name in AUGMENTATIONS if name != "resized-crop-flip"])
+def test_moving_recordings_waits_for_nothing(other_device):
+    def work(device: str) -> None:
+        event_affine(torch.ones(3, 4, 2, 6, 6, device=device), torch.Generator().manual_seed(0))
+
+    assert waits(other_device, work) == 0
+
+
+@pytest.mark.parametrize("augmentation", [name for name in AUGMENTATIONS if name not in OTHERS])
 def test_a_step_of_a_training_waits_once(other_device, augmentation):
     recipe = Recipe(epochs=1, batch_size=4, learning_rate=0.01, augmentation=augmentation)
     assert waits_of_steps(other_device, recipe, trainable_threshold=augmentation != "none") == 1
@@ -95,4 +104,5 @@ def waits_of_steps(other_device, recipe: Recipe, **options) -> float:
 
         return work
 
+    waits(other_device, over(16))  # what a process pays once
     return (waits(other_device, over(16)) - waits(other_device, over(8))) / 2

@@ -5,12 +5,15 @@ from __future__ import annotations
 import pytest
 import torch
 
+from snnlib.data.events.event_set import EventSet
 from snnlib.data.image_set import ImageSet
+from snnlib.errors import InputError
 from snnlib.training.augmentation import (
     AUGMENTATIONS,
     build_augmentation,
     crop_flip,
     cutout,
+    event_affine,
     flip,
     mean_colour,
     resized_crop_flip,
@@ -99,10 +102,35 @@ def test_cutout_is_filled_with_the_mean_colour_of_the_training_images_when_built
     assert ((result[:, 1] == 0.75).sum((1, 2)) >= 16).all()
 
 
+def test_event_affine_moves_a_recording_as_a_whole_and_keeps_its_counts():
+    recordings = torch.zeros(200, 3, 2, 33, 33)
+    recordings[:, :, :, 14:19, 6:27] = torch.tensor([1.0, 2.0, 5.0]).view(3, 1, 1, 1)  # a bar, five by 21 pixels
+    moved = event_affine(recordings, torch.Generator().manual_seed(0))
+    assert set(moved[:, 2].unique().tolist()) == {0.0, 5.0} and not torch.equal(moved[0], moved[1])
+    assert torch.equal(moved[:, 0] * 5, moved[:, 2]) and torch.equal(moved[:, :, 0], moved[:, :, 1])
+    area = moved[:, 0, 0].sum((1, 2)) / 105
+    assert 0.6 < area.min() < 0.85 and 1.2 < area.max() < 1.5, "15 % smaller to 15 % larger, along and across"
+    rows, columns = torch.meshgrid(torch.arange(33.0), torch.arange(33.0), indexing="ij")
+    off_centre = torch.stack([(moved[:, 0, 0] * axis).sum((1, 2)) / (area * 105) for axis in (rows, columns)]) - 16
+    assert off_centre.abs().amax() < 0.09 * 33 / 0.85 and off_centre.abs().amax(1).min() > 1.5
+    lean = [torch.corrcoef(torch.stack([rows[one > 0], columns[one > 0]]))[0, 1].item() for one in moved[:, 0, 0]]
+    assert min(lean) < -0.5 and max(lean) > 0.5, "turned to both sides"
+
+
+@pytest.mark.parametrize(("name", "shape"), [("flip", (1, 4, 2, 6, 6)), ("event-affine", (1, 2, 6, 6))])
+def test_what_is_for_other_data_is_one_line(name, shape):
+    data = (EventSet if len(shape) == 5 else ImageSet)(torch.zeros(shape, dtype=torch.uint8), torch.tensor([0]))
+    with pytest.raises(InputError, match=f"augmentation is '{name}', the data have shape"):
+        build_augmentation(name, data)
+
+
 @pytest.mark.parametrize("name", AUGMENTATIONS)
 def test_result_is_fixed_by_the_key_when_drawn_again(name):
-    images = numbered_images(20)
-    augment = build_augmentation(name, ImageSet(torch.zeros(1, 2, 6, 6, dtype=torch.uint8), torch.tensor([0])))
+    images, like = numbered_images(20), torch.zeros(1, 2, 6, 6, dtype=torch.uint8)
+    of_events = AUGMENTATIONS[name] is event_affine
+    if of_events:
+        images, like = images.unsqueeze(1), like.unsqueeze(1)
+    augment = build_augmentation(name, (EventSet if of_events else ImageSet)(like, torch.tensor([0])))
     results = [augment(images, generator_at("augmentation", 3, epoch, 5)) for epoch in (1, 1, 2)]
     assert torch.equal(results[0], results[1])
     assert torch.equal(results[0], results[2]) == (name == "none")
