@@ -141,8 +141,9 @@ def stored(
     """Decorate a function that makes a result: the first call makes and stores it, later ones read it.
 
     Arguments as `described` takes them name the result, but for those that have their default and those `unnamed`
-    (which change how it is made, not what it is). The answer always comes from disk, so that a first and a second call
-    see the same types. A result that is damaged, or was cut short by a kill, is made anew.
+    (which change how it is made, not what it is). What draws from PyTorch's global generators, such as a Poisson
+    encoder, draws what the name says, whatever ran before. The answer always comes from disk, so that a first and a
+    second call see the same types. A result that is damaged, or was cut short by a kill, is made anew.
     """
 
     def decorate(make: Callable) -> Callable:
@@ -158,10 +159,16 @@ def stored(
             return Artifact(kind, kept, version)
 
         def make_it(result: Artifact, *positional, **named) -> None:
+            import torch  # which a list of results does not need
+
+            from snnlib.runtime import default_device
+            from snnlib.training.randomness import global_randomness_at
+
             if result.record() is not None:
                 print(f"{result.path(form.suffix)} is damaged or missing; it is made anew", file=sys.stderr)
             started = time.monotonic()
-            form.write(result.path(form.suffix), make(*positional, **named))
+            with global_randomness_at(torch.device(default_device()), "stored", int(result.name, 16)):
+                form.write(result.path(form.suffix), make(*positional, **named))
             result.complete(make.__module__, time.monotonic() - started, form.suffix)
 
         @functools.wraps(make)

@@ -12,6 +12,7 @@ from types import SimpleNamespace
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 
 from snnlib.companion.measure import provenance, store
 from snnlib.companion.measure.provenance import code_digest
@@ -174,6 +175,21 @@ def test_used_results_are_noted_whether_made_or_read(measure, monkeypatch) -> No
         measure(NETWORK, Size(1))
         artifact = measure.artifact(NETWORK, Size(1))
         assert store.used == {f"numbers/{artifact.name}": artifact.record()["made"]}
+
+
+def test_what_it_draws_is_said_by_its_name_whatever_ran_before(home: Path) -> None:
+    def drawn(seed: int) -> pd.DataFrame:
+        return pd.DataFrame({"drawn": torch.rand(3).tolist()})
+
+    drawn.__module__ = MODULE
+    drawn = stored("numbers")(drawn)
+    torch.manual_seed(0)
+    first, after = drawn(1), torch.rand(1)
+    torch.manual_seed(0)
+    assert torch.equal(torch.rand(1), after), "who asks for a result goes on as if it had been here"
+    drawn.artifact(1).path(".json").unlink()
+    pd.testing.assert_frame_equal(drawn(1), first)
+    assert not drawn(2).equals(first)
 
 
 def test_nothing_is_stored_when_making_fails(home: Path) -> None:
