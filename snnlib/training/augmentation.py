@@ -112,8 +112,8 @@ AUGMENTATIONS: dict[str, Callable[..., Tensor]] = {
 def build_augmentation(name: str, image_set: ImageSet) -> Augmentation:
     """The augmentation called `name`; cutout is filled with the mean colour of `image_set`."""
     function = AUGMENTATIONS[name]
-    shape = tuple(image_set.images.shape)
-    if name != "none" and (len(shape) == 5) != (function is event_affine):
+    if name != "none" and (image_set.images.ndim == 5) != (function is event_affine):
+        shape = tuple(image_set.images.shape)
         right = "'none' or 'event-affine'" if len(shape) == 5 else "any other"
         raise InputError(f"augmentation is {name!r}, the data have shape {shape}; expected {right}")
     return partial(function, fill=mean_colour(image_set)) if function is crop_flip_cutout else function

@@ -7,18 +7,26 @@ modules by hand, and narrow: an edit of the runner changes nobody's digest.
 from __future__ import annotations
 
 import ast
+import contextlib
 import functools
 import hashlib
+import json
+import os
 import platform
 import subprocess
+from collections.abc import Iterator
 from pathlib import Path
 
 import snnlib
 from snnlib import runtime
 from snnlib.companion import paths
 from snnlib.errors import InputError
+from snnlib.files import write_atomic
 
 DIGEST_LENGTH = 16
+MOST_REMEMBERED = 3000
+"""Digests of files that are kept from one start to the next: about ten versions of the package."""
+_new: list[str] = []
 INFRASTRUCTURE = (
     "snnlib",
     "snnlib.companion",
@@ -54,6 +62,7 @@ def code_digest(module: str) -> str:
     digest = hashlib.sha256()
     for name in imports_of(module):
         digest.update(f"{name}\0{_normalised(_path(name))}\0".encode())
+    _remember()
     return digest.hexdigest()[:DIGEST_LENGTH]
 
 
@@ -66,6 +75,7 @@ def package_digest() -> str:
         if path.is_file() and "__pycache__" not in path.parts and not path.name.startswith("."):
             content = _normalised(path) if path.suffix == ".py" else hashlib.sha256(path.read_bytes()).hexdigest()
             digest.update(f"{path.relative_to(folder).as_posix()} {content}\n".encode())
+    _remember()
     return digest.hexdigest()
 
 
@@ -86,12 +96,51 @@ def _git(*arguments: str) -> str | None:
 
 def _normalised(path: Path) -> str:
     """A module's syntax tree without docstrings, as a digest."""
-    tree = ast.parse(path.read_text(encoding="utf-8"), filename=str(path))
-    for node in ast.walk(tree):
-        kinds = ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef
-        if isinstance(node, kinds) and ast.get_docstring(node) is not None:
-            del node.body[0]
-    return hashlib.sha256(ast.dump(tree).encode()).hexdigest()
+    content, known = hashlib.sha256(path.read_bytes()).hexdigest(), _known()
+    if content not in known:
+        tree = ast.parse(path.read_text(encoding="utf-8"), filename=str(path))
+        for node in [tree, *_statements(tree)]:
+            kinds = ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef
+            if isinstance(node, kinds) and ast.get_docstring(node) is not None:
+                del node.body[0]
+        known[content] = hashlib.sha256(ast.dump(tree).encode()).hexdigest()
+        _new.append(content)
+    return known[content]
+
+
+@functools.cache
+def _known() -> dict[str, str]:
+    """Digest of a file -> digest of its syntax tree, from the user's cache: taking all anew costs every start a second.
+
+    Python's versions differ in their trees.
+    """
+    try:
+        known = json.loads(_cache_file().read_text(encoding="utf-8"))
+    except (OSError, ValueError):  # no cache yet, or a damaged one
+        known = None
+    return known if isinstance(known, dict) else {}
+
+
+def _remember() -> None:
+    """Write what is new into the user's cache."""
+    if _new:
+        _new.clear()
+        newest = dict(list(_known().items())[-MOST_REMEMBERED:])
+        with contextlib.suppress(InputError, OSError):  # nowhere to write: the next start takes its second
+            write_atomic(_cache_file(), json.dumps(newest))
+
+
+def _cache_file() -> Path:
+    folder = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
+    return Path(folder, "snnlib", f"syntax-trees-{platform.python_version()}.json")
+
+
+def _statements(node: ast.AST) -> Iterator[ast.AST]:
+    """All statements below, without their expressions, which are many and hold neither imports nor docstrings."""
+    for name in ("body", "orelse", "finalbody", "handlers", "cases"):
+        for child in getattr(node, name, ()):
+            yield child
+            yield from _statements(child)
 
 
 def imports_of(*module_names: str) -> tuple[str, ...]:
@@ -116,7 +165,7 @@ def imports_of(*module_names: str) -> tuple[str, ...]:
 @functools.cache
 def _direct_imports(name: str) -> frozenset[str]:
     found = set()
-    for node in ast.walk(_tree(name)):
+    for node in _statements(_tree(name)):
         if isinstance(node, ast.Import):
             found |= {alias.name for alias in node.names if alias.name.split(".")[0] == "snnlib"}
         elif isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == "snnlib":
@@ -130,7 +179,7 @@ def _origin(module: str, name: str) -> str:
         return f"{module}.{name}"
     if _path(module) is None or _path(module).name != "__init__.py":
         return module
-    for node in ast.walk(_tree(module)):
+    for node in _statements(_tree(module)):
         if isinstance(node, ast.ImportFrom) and node.module != module:
             for alias in node.names:
                 if (alias.asname or alias.name) == name:

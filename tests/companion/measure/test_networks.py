@@ -138,7 +138,7 @@ def test_run_has_the_same_name_when_nothing_that_decides_it_differs(artifacts, p
 
 def _runs(monkeypatch: pytest.MonkeyPatch, wanted: list[tuple]) -> list[str]:
     """Names of the runs, without training."""
-    history = SimpleNamespace(best="", finished=True)
+    history = SimpleNamespace(best="", finished=True, epochs=())
     monkeypatch.setattr(common, "fit", lambda *_, **__: history)
     monkeypatch.setattr(common, "load_weights", lambda path, model: {})
     monkeypatch.setattr(Artifact, "complete", lambda *_: None)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import platform
 import subprocess
 from pathlib import Path
@@ -107,6 +108,37 @@ def test_digest_changes_when_code_changes_here_or_in_what_it_imports(write_packa
     using = "from snnlib.made_up.other import y\n"
     assert digest_of(write_package, using, other="y = 1\n") != digest_of(write_package, using, other="y = 2\n")
     assert digest_of(write_package, "y = 1\n", other="z = 1\n") == digest_of(write_package, "y = 1\n", other="z = 2\n")
+
+
+@pytest.fixture
+def cache(tmp_path, monkeypatch):
+    """The user's cache, which is empty."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    provenance._known.cache_clear()
+    yield provenance._cache_file()
+    provenance._known.cache_clear()
+
+
+def digest_of_another_start() -> str:
+    code_digest.cache_clear()
+    provenance._known.cache_clear()
+    return code_digest("snnlib.energy")
+
+
+def test_the_next_start_finds_the_digests_of_this_one(cache, monkeypatch):
+    first = digest_of_another_start()
+    assert len(json.loads(cache.read_text())) > 3
+    monkeypatch.setattr(provenance.ast, "dump", None)
+    assert digest_of_another_start() == first
+
+
+@pytest.mark.parametrize("text", ["{half", "[1]", "7"])
+def test_a_damaged_cache_counts_as_none_and_no_place_for_one_does_no_harm(cache, monkeypatch, text):
+    first = digest_of_another_start()
+    cache.write_text(text)
+    assert digest_of_another_start() == first and json.loads(cache.read_text())
+    monkeypatch.setenv("XDG_CACHE_HOME", str(cache))
+    assert digest_of_another_start() == first
 
 
 def test_circumstances_name_module_code_device_and_versions():

@@ -180,6 +180,9 @@ def test_estimate_counts_every_training_and_starts_none(artifacts, size, calls, 
 
 
 def test_training_effort_joins_the_stages_of_a_conversion(artifacts, size):
+    small = {"batch_size": 10}
+    profile, finetune = replace(size.profile, batch_size=20), {**size.finetune, **small}
+    size = replace(size, profile=profile, finetune=finetune, end_to_end={**size.end_to_end, **small})
     networks = [chapter.ann("natural", size, 0), chapter.finetuned("natural", size, 0)]
     networks.append(chapter.end_to_end("equal time", size, 0))
     effort = tables.training_effort(networks, size)
