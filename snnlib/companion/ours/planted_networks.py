@@ -5,7 +5,9 @@ Each has a `front` of the images, in which some masks of `snnlib.companion.ours.
 
 from __future__ import annotations
 
+import contextlib
 import copy
+import io
 import logging
 from collections.abc import Callable
 
@@ -69,7 +71,8 @@ def converted(library: str, images: ImageSet, *, epochs: int, seed: int) -> nn.M
         from spikingjelly.activation_based import ann2snn
 
         recipe = ann2snn.RateCodingRecipe(dataloader=[(sample,)], mode="99.9%")
-        snn = ann2snn.Converter(recipe).convert(ann)
+        with contextlib.redirect_stderr(io.StringIO()):  # a bar, which would stay in the notebook
+            snn = ann2snn.Converter(recipe).convert(ann)
         return wrap.spikingjelly(snn, time_steps=CONVERTED_STEPS, readout="mean").eval()
 
 

@@ -64,7 +64,7 @@ def test_large_logits_and_the_wave_leave_the_classes():
 
 
 @pytest.mark.parametrize("library", LIBRARIES)
-def test_networks_learn_spike_and_come_out_equal_twice(library):
+def test_networks_learn_spike_and_come_out_equal_twice(library, capsys):
     _needs(library)
     images, before = _images(200), torch.random.get_rng_state()
     x, labels = images.batch(slice(None)), images.labels
@@ -81,6 +81,7 @@ def test_networks_learn_spike_and_come_out_equal_twice(library):
             answers = model(x)
             assert (answers.argmax(1) == labels).float().mean() > 0.9
             assert torch.equal(again(x), answers)
+        assert capsys.readouterr().err == "", "it would stay in the notebook"
 
 
 def test_the_set_is_as_large_as_promised_and_its_halves_share_nothing():
