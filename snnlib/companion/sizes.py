@@ -399,7 +399,7 @@ TABLE: dict[str, tuple] = {
     "further.attacked_per_class":      (1,             10,                100,               None),
     "further.pretraining_epochs":      (1,             1,                 4,                 60),
     "further.epochs":                  (1,             1,                 2,                 60),
-    "further.batch_size":              (50,            10,                128,               128),
+    "further.batch_size":              (10,            10,                128,               128),
     "further.objectives": (
         ("clean + PGD",), ("clean + PGD",), ("clean + PGD", "SCORE", "AWP", "HAT"),
         ("clean + PGD", "SCORE", "AWP", "HAT"),
@@ -410,7 +410,7 @@ TABLE: dict[str, tuple] = {
     "defences.attacked_per_class":     (2,             3,                 50,                100),
     "defences.seeds":                  ((0,),          (0,),              (0, 1),            (0, 1, 2)),
     "defences.epochs":                 (1,             1,                 2,                 60),
-    "defences.batch_size":             (50,            10,                128,               128),
+    "defences.batch_size":             (10,            10,                128,               128),
     "defences.names":                  (("none", "MPD-SGR", "TGO", "Poisson"), _DEFENCES, _DEFENCES, _DEFENCES),
     "defences.audited":                (("TGO",),      ("none", "MPD-SGR", "TGO"), _NOT_RANDOM,      _DEFENCES),
     "defences.levels":                 ((2,),          (2,),              (2, 8),            (2, 4, 8)),

@@ -137,7 +137,7 @@ SMALLER_AT_NIGHT = {"conversion.adaptive_steps", "conversion.square_queries"}
 def test_no_number_of_a_chapter_shrinks_when_the_profile_grows(name):
     for key, values in TABLE.items():
         counted = all(value is None or type(value) is int for value in values)
-        if key.rpartition(".")[0] == name and counted and not key.endswith("batch_size"):  # fewer steps are no more
+        if key.rpartition(".")[0] == name and counted:
             kept = [value for place, value in enumerate(values) if place != NIGHT or key not in SMALLER_AT_NIGHT]
             assert list(map(_size, kept)) == sorted(map(_size, kept)), key
 

@@ -96,9 +96,10 @@ def _git(*arguments: str) -> str | None:
 
 def _normalised(path: Path) -> str:
     """A module's syntax tree without docstrings, as a digest."""
-    content, known = hashlib.sha256(path.read_bytes()).hexdigest(), _known()
+    source, known = path.read_bytes(), _known()
+    content = hashlib.sha256(source).hexdigest()
     if content not in known:
-        tree = ast.parse(path.read_text(encoding="utf-8"), filename=str(path))
+        tree = ast.parse(source, filename=str(path))
         for node in [tree, *_statements(tree)]:
             kinds = ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef
             if isinstance(node, kinds) and ast.get_docstring(node) is not None:

@@ -36,9 +36,8 @@ def publish_tables(profile: str, numbers: Collection[str]) -> None:
             extract(folder / ARCHIVE, published)
         with replacing(folder / ARCHIVE) as temporary, tarfile.open(temporary, "w:xz") as archive:
             for name in sorted(wanted):
-                root = _root_of(name, (paths.ARTIFACTS, published))
-                record = root / f"{name}.json"
-                for path in (*files_of(record), record):
+                root, files = _found(name, (paths.ARTIFACTS, published))
+                for path in files:
                     archive.add(path, path.relative_to(root).as_posix(), filter=_same_bytes)
     write_atomic(folder / NOTES, json.dumps(notes, sort_keys=True) + "\n")
 
@@ -49,10 +48,12 @@ def take_tables(profile: str) -> tuple[int, int]:
     return unpack(archive) if archive.is_file() else (0, 0)
 
 
-def _root_of(name: str, roots: tuple[Path, ...]) -> Path:
+def _found(name: str, roots: tuple[Path, ...]) -> tuple[Path, list[Path]]:
+    """The first root that has the table whole, and its files there, the record last."""
     for root in roots:
-        if files_of(root / f"{name}.json"):
-            return root
+        record = root / f"{name}.json"
+        if files := files_of(record):
+            return root, [*files, record]
     raise InputError(f"the table {name} of a notebook is gone; run the notebook again, then publish")
 
 

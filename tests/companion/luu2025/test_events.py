@@ -86,7 +86,7 @@ def test_a_folder_with_nmnist_takes_the_place_of_the_second_set(tmp_path, size, 
     splits = chapter.second_set(size, str(tmp_path))
     assert splits.name == "nmnist" and splits.train.images.shape == (10, 8, 2, 34, 34)
     assert chapter.second_profile(size, splits).attacked_per_class == 2
-    assert chapter.second_epochs(size, splits) == chapter.NMNIST_STEPS, "one batch holds all ten"
+    assert chapter.second_epochs(size, splits) == 270, "one batch holds all ten"
 
 
 def test_the_pictures_show_what_was_measured(item, size):
