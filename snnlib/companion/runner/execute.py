@@ -18,6 +18,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from snnlib.companion import paths
+from snnlib.companion.runner import warm_kernels
 from snnlib.companion.runner.stamps import Run
 from snnlib.files import write_atomic
 from snnlib.progress import LOG_SECONDS, progress_mode
@@ -100,21 +101,12 @@ def write_kernel_spec(folder: Path) -> None:
     has a folder of its own: two that run at the same time tell their progress apart.
     """
     spec = {
-        "argv": [
-            sys.executable,
-            "-Xfrozen_modules=off",
-            "-m",
-            "ipykernel_launcher",
-            "--log-level=50",
-            "-f",
-            "{connection_file}",
-        ],
+        "argv": [*warm_kernels.COMMAND, "--log-level=50", "-f", "{connection_file}"],
         "display_name": "Python 3 (ipykernel)",
         "language": "python",
         "env": {
             "IPYTHONDIR": str(folder / "ipython"),
-            "MPLBACKEND": "module://matplotlib_inline.backend_inline",
-            "PYTHONHASHSEED": "0",
+            **warm_kernels.BEFORE_IMPORTS,
             "SNNLIB_HOME": str(paths.ROOT),
             "SNNLIB_PROGRESS": f"file:{progress_file(folder)}",
         },

@@ -11,6 +11,7 @@ import json
 import os
 import time
 from collections.abc import Collection
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +35,7 @@ from snnlib.companion.runner.stamps import (
     state_of,
     write_stamp,
 )
+from snnlib.companion.runner.warm_kernels import warm_kernels
 from snnlib.errors import InputError
 from snnlib.files import file_lock, remove_stale_parts, write_atomic
 from snnlib.runtime import set_environment
@@ -95,7 +97,9 @@ def run_series(options: argparse.Namespace) -> int:
             take_published(profile)
         if options.jobs:
             make_in_processes(options)
-        run_due(profile, due, runs, states, options.at_once)
+        several = sum("snnlib" in runs[number].notebook.code for number in due) > 1
+        with warm_kernels() if several else nullcontext():
+            run_due(profile, due, runs, states, options.at_once)
     print(status_table(runs, states, read_timings(profile)))
     return finish(options, [runs[number] for number in within], states)
 
