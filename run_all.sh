@@ -120,6 +120,7 @@ workers=(-n $(($(getconf _NPROCESSORS_ONLN) + 1)) --maxprocesses=8 --dist loadsc
 step "unit, property and parity tests" "$python" -m pytest "${workers[@]}" -p no:nbval
 export JUPYTER_PATH="$root/artifacts/smoke/jupyter/00" # the kernel that the smoke run declared
 export SNNLIB_KERNEL=reference # what is stored is read, and what runs live runs by the plain loop this time
-step "notebooks again, cell by cell" "$python" -m pytest -q "${workers[@]}" \
+around=("$python" -P -m snnlib.companion.runner.warm_kernels around) # all start with the same imports
+step "notebooks again, cell by cell" "${around[@]}" "$python" -m pytest -q "${workers[@]}" \
     --nbval-lax --nbval-cell-timeout=600 artifacts/smoke/notebooks
 echo "all checks passed"

@@ -10,6 +10,7 @@ system than Linux, a server that died) it becomes an ordinary kernel.
 
 from __future__ import annotations
 
+import gc
 import importlib
 import json
 import os
@@ -29,8 +30,8 @@ from tempfile import mkdtemp
 ADDRESS = "SNNLIB_WARM_KERNELS"
 """The environment variable that names the server's socket."""
 IMPORTS = (
-    "torch._dynamo", "pandas", "pyarrow.parquet", "scipy.stats", "seaborn", "ipykernel.ipkernel",
-    "ipykernel.zmqshell", "matplotlib_inline.backend_inline", "jedi",
+    "torch._dynamo", "safetensors.torch", "pandas", "scipy.stats", "statsmodels.stats.proportion", "seaborn",
+    "ipykernel.kernelapp", "matplotlib_inline.backend_inline",
 )  # fmt: skip
 BEFORE_IMPORTS = {"MPLBACKEND": "module://matplotlib_inline.backend_inline", "PYTHONHASHSEED": "0"}
 """What a kernel's environment says to modules and interpreter when they start; the same for all, so for the server."""
@@ -76,6 +77,7 @@ def serve(listener: socket.socket, imports: Sequence[str]) -> None:
     del sys.path[0]  # -m put the folder there in which this process started
     for name in imports:
         importlib.import_module(name)
+    gc.freeze()  # a collection in a kernel would touch every page that it shares, and so copy it
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody waits for a kernel that has ended
     # The threads that it warns of are OpenBLAS's and jemalloc's, which both start theirs anew behind a fork.
     warnings.filterwarnings("ignore", "This process .* is multi-threaded", DeprecationWarning)
@@ -112,7 +114,9 @@ def become_kernel(connection: socket.socket) -> None:
     connection.sendall(STARTED)
     threading.Thread(target=_obey, args=(connection,), daemon=True).start()
     runpy.run_module(PLAIN_KERNEL[-1], run_name="__main__", alter_sys=True)
-    sys.exit()
+    for stream in (sys.stdout, sys.stderr):
+        stream.flush()
+    os._exit(0)  # as multiprocessing ends its children: taking down what is shared takes seconds
 
 
 def _obey(connection: socket.socket) -> None:
