@@ -1,4 +1,4 @@
-"""Call functions in processes of their own, which end with this one."""
+"""Call functions in processes apart from this one, which end with it."""
 
 from __future__ import annotations
 
@@ -19,23 +19,36 @@ class ProcessDied(Exception):
     """The process ended before it gave a result."""
 
 
-class Apart:
-    """A call that runs in a new process."""
+class Processes:
+    """Processes that take one call after the other: a new one starts only where all others are at work."""
 
-    def __init__(self, function: Callable, *arguments: object) -> None:
-        # spawn: a forked child of a process that has used OpenMP is broken
-        context = get_context("spawn")
-        self.connection, theirs = context.Pipe(duplex=False)
-        call = (theirs, os.getpid(), function, arguments)
-        context.Process(target=_answer, args=call, daemon=True).start()  # daemon: this process's exit ends it
-        theirs.close()
+    def __init__(self) -> None:
+        self.idle: list[Connection] = []
+
+    def call(self, function: Callable, *arguments: object) -> Apart:
+        connection = self.idle.pop() if self.idle else _new_process()
+        try:
+            connection.send((function, arguments))
+        except BrokenPipeError:  # it has died since its last answer
+            connection = _new_process()
+            connection.send((function, arguments))
+        return Apart(connection, self.idle)
+
+
+class Apart:
+    """A call that runs in another process."""
+
+    def __init__(self, connection: Connection, idle: list[Connection]) -> None:
+        self.connection, self.idle = connection, idle
 
     def result(self) -> Any:
         """What the function returned, once it has. Raises ProcessDied."""
         try:
-            return self.connection.recv()
+            value = self.connection.recv()
         except EOFError:
             raise ProcessDied from None
+        self.idle.append(self.connection)
+        return value
 
 
 class Here:
@@ -58,10 +71,24 @@ def ended(calls: Iterable[Apart | Here]) -> list[Apart | Here]:
     return [call for call in calls if call.connection in ready]
 
 
-def _answer(connection: Connection, parent: int, function: Callable, arguments: tuple) -> None:
+def _new_process() -> Connection:
+    # spawn: a forked child of a process that has used OpenMP is broken
+    context = get_context("spawn")
+    ours, theirs = context.Pipe()
+    context.Process(target=_answer, args=(theirs, os.getpid()), daemon=True).start()  # daemon: our exit ends it
+    theirs.close()
+    return ours
+
+
+def _answer(connection: Connection, parent: int) -> None:
     set_environment()
     threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
-    connection.send(function(*arguments))
+    while True:
+        try:
+            function, arguments = connection.recv()
+        except EOFError:  # nobody will ask any more
+            return
+        connection.send(function(*arguments))
 
 
 def _end_with(parent: int) -> None:

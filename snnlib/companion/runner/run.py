@@ -21,7 +21,7 @@ from snnlib.companion import paths
 from snnlib.companion.measure.store import read_json
 from snnlib.companion.measure.time_limit import OutOfTime, is_out_of_time, set_time_limit
 from snnlib.companion.report import figures
-from snnlib.companion.runner.apart import Apart, Here, ProcessDied, ended
+from snnlib.companion.runner.apart import Apart, Here, ProcessDied, Processes, ended
 from snnlib.companion.runner.execute import NotebookFailed, clock, execute
 from snnlib.companion.runner.options import parse_arguments
 from snnlib.companion.runner.series import Notebook, convert_setting, load_series
@@ -206,7 +206,7 @@ def run_due(profile: str, due: list[str], runs: dict[str, Run], states: dict[str
     for executed in (paths.runs_dir(profile) / "notebooks").glob("*.ipynb"):
         if executed not in [run.executed for run in runs.values()]:
             executed.unlink()
-    waiting, running, call = list(due), {}, Here if at_once == 1 else Apart
+    waiting, running, call = list(due), {}, Here if at_once == 1 else Processes().call
     alone = {max(runs)} | ({SPEED} if profile != figures.TRIAL else set())  # nobody reads a trial's speeds
     while waiting or running:
         while len(running) < at_once:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import importlib.metadata
 import json
 from dataclasses import dataclass
@@ -106,8 +107,8 @@ def _files_are_whole(run: Run) -> bool:
 
 def earlier_code(run: Run) -> tuple[int, int]:
     """How many of the stored results that a notebook used other code than today's made, and how many it used."""
-    records = [read_record(_record_of(name)) for name in figures.used_results(run.profile, run.notebook.number)]
-    changed = [record is None or not _is_made_by_todays_code(record["made"]) for record in records]
+    records = [_record_of(name) for name in figures.used_results(run.profile, run.notebook.number)]
+    changed = [not path.is_file() or not _is_made_by_todays_code(path, path.stat().st_mtime_ns) for path in records]
     return sum(changed), len(changed)
 
 
@@ -126,8 +127,11 @@ def _record_of(result: str) -> Path:
     return paths.ARTIFACTS / f"{result}.json"
 
 
-def _is_made_by_todays_code(made: dict[str, Any]) -> bool:
+@functools.cache  # a start asks for a thousand of them after every notebook
+def _is_made_by_todays_code(path: Path, changed: int) -> bool:
+    """Of a record that was `changed` then."""
+    record = read_record(path)
     try:
-        return made["code"] == code_digest(made["module"])
+        return record is not None and record["made"]["code"] == code_digest(record["made"]["module"])
     except InputError:  # the module has another name today
         return False

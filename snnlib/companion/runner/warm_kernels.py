@@ -24,11 +24,10 @@ import threading
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from pathlib import Path
 from tempfile import mkdtemp
 
-ADDRESS = "SNNLIB_WARM_KERNELS"
-"""The environment variable that names the server's socket."""
+FOLDER = "SNNLIB_WARM_KERNELS"
+"""The environment variable that names the folder of the server's socket."""
 IMPORTS = (
     "torch._dynamo", "safetensors.torch", "pandas", "scipy.stats", "statsmodels.stats.proportion", "seaborn",
     "ipykernel.kernelapp", "matplotlib_inline.backend_inline",
@@ -48,12 +47,13 @@ def warm_kernels(imports: Sequence[str] = IMPORTS) -> Iterator[None]:
     if sys.platform != "linux":  # elsewhere, libraries that have been loaded may not survive a fork
         yield
         return
-    folder = Path(mkdtemp(prefix="snnlib-"))
+    folder = mkdtemp(prefix="snnlib-")
     with socket.socket(socket.AF_UNIX) as listener:
-        listener.bind(str(folder / "kernels"))
+        with _socket_in(folder) as address:
+            listener.bind(address)
         listener.listen()
-        command = [sys.executable, "-Xfrozen_modules=off", "-m", __spec__.name, "serve", str(listener.fileno())]
-        command += imports
+        command = [sys.executable, "-Xfrozen_modules=off", "-m", __spec__.name, "serve", folder]
+        command += [str(listener.fileno()), *imports]
         server = subprocess.Popen(
             command,
             env=os.environ | BEFORE_IMPORTS,
@@ -61,19 +61,19 @@ def warm_kernels(imports: Sequence[str] = IMPORTS) -> Iterator[None]:
             stdin=subprocess.DEVNULL,
             start_new_session=True,
         )
-    os.environ[ADDRESS] = str(folder / "kernels")
+    os.environ[FOLDER] = folder
     try:
         yield
     finally:
-        del os.environ[ADDRESS]
+        del os.environ[FOLDER]
         server.kill()
         server.wait()
         shutil.rmtree(folder)
 
 
-def serve(listener: socket.socket, imports: Sequence[str]) -> None:
+def serve(folder: str, listener: socket.socket, imports: Sequence[str]) -> None:
     """Import, then fork a kernel for every connection, until the process that started this one ends."""
-    parent, folder = os.getppid(), Path(listener.getsockname()).parent
+    parent = os.getppid()
     del sys.path[0]  # -m put the folder there in which this process started
     for name in imports:
         importlib.import_module(name)
@@ -146,13 +146,24 @@ def ask(arguments: list[str]) -> None:
 def _forked(connection: socket.socket, arguments: list[str]) -> bool:
     """Whether the server has started the kernel."""
     try:
-        connection.connect(os.environ.get(ADDRESS, ""))
+        with _socket_in(os.environ.get(FOLDER, "")) as address:
+            connection.connect(address)
         asked = json.dumps([arguments, os.getcwd(), dict(os.environ)]) + "\n"
         sent = socket.send_fds(connection, [asked.encode()], [0, 1, 2])
         connection.sendall(asked.encode()[sent:])
         return connection.recv(1) == STARTED
     except OSError:
         return False
+
+
+@contextmanager
+def _socket_in(folder: str) -> Iterator[str]:
+    """The address of the socket in a folder, by a path that is short: an address has 107 bytes at most."""
+    opened = os.open(folder, os.O_PATH)
+    try:
+        yield f"/proc/self/fd/{opened}/kernels"
+    finally:
+        os.close(opened)
 
 
 def around(command: list[str]) -> int:
@@ -164,5 +175,6 @@ def around(command: list[str]) -> int:
 if __name__ == "__main__":
     role, *arguments = sys.argv[1:]
     if role == "serve":
-        serve(socket.socket(fileno=int(arguments[0])), arguments[1:])
+        folder, listener, *imports = arguments
+        serve(folder, socket.socket(fileno=int(listener)), imports)
     sys.exit(ask(arguments) if role == "kernel" else around(arguments))

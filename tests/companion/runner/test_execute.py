@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -10,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from snnlib.companion import paths
-from snnlib.companion.runner import run
+from snnlib.companion.runner import apart, run
 
 WAIT = "import os, time; open('pid', 'w').write(str(os.getpid())); time.sleep(600)"
 
@@ -121,13 +122,16 @@ def test_the_next_notebook_is_of_a_chapter_that_nobody_runs_and_two_of_the_serie
 
 def test_notebooks_run_at_the_same_time_and_the_last_of_the_series_after_them(home: Path, add_notebook) -> None:
     meet = "import os, time\nopen('{0}', 'w')\nwhile not os.path.exists('{1}'): time.sleep(0.1)\n"
-    add_notebook("10_a", meet.format("ten", "eleven"), "time.sleep(1); open('10.txt', 'w')")
-    add_notebook("11_b", meet.format("eleven", "ten"), "open('11.txt', 'w')")
-    add_notebook("99_c", "import os\nassert os.path.exists('10.txt') and os.path.exists('11.txt')")
+    add_notebook("10_a", meet.format("ten", "eleven"), "time.sleep(1); open(f'10.{os.getppid()}', 'w')")
+    add_notebook("11_b", meet.format("eleven", "ten"), "open(f'11.{os.getppid()}', 'w')")
+    both = "import glob, os\nassert glob.glob('10.*') and glob.glob('11.*')"
+    add_notebook("99_c", both, "open(f'99.{os.getppid()}', 'w')")
     command = [sys.executable, "-m", "snnlib.companion.runner", "--profile", "smoke", "--at-once", "2"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stdout + done.stderr
     assert sorted(run.read_timings("smoke")) == ["10", "11", "99"]
+    before, processes = [path.suffix for path in home.glob("1?.*")], [path.suffix for path in home.glob("??.*")]
+    assert len(before) == len(set(before)) == 2 and len(processes) == 3 and set(processes) == set(before)
 
 
 def test_a_notebook_whose_process_dies_has_failed_alone(home: Path, add_notebook) -> None:
@@ -138,3 +142,15 @@ def test_a_notebook_whose_process_dies_has_failed_alone(home: Path, add_notebook
     assert done.returncode == 1
     assert "10_a  FAILED after 0:00: its process died" in done.stdout
     assert "1 of 2 notebooks are not done: 10" in done.stdout
+
+
+def test_a_process_that_has_died_since_its_last_answer_is_replaced() -> None:
+    processes = apart.Processes()
+    first = processes.call(os.getpid).result()
+    assert processes.call(os.getpid).result() == first, "it waits for another call"
+    os.kill(first, signal.SIGKILL)
+    wait_for(lambda: not is_alive(first))
+    assert processes.call(os.getpid).result() != first
+    with pytest.raises(apart.ProcessDied):
+        processes.call(os._exit, 1).result()
+    assert processes.idle == []

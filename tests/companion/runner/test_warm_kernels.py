@@ -15,7 +15,7 @@ import pytest
 
 from snnlib.companion import paths
 from snnlib.companion.runner import run
-from snnlib.companion.runner.warm_kernels import ADDRESS, warm_kernels
+from snnlib.companion.runner.warm_kernels import FOLDER, warm_kernels
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="kernels are forked on Linux alone")
 SEEN = """import json, os, sys
@@ -82,8 +82,9 @@ def test_server_and_kernels_end_with_the_runner(
     home: Path, add_notebook: Callable[..., Path], monkeypatch: pytest.MonkeyPatch, number: int, at_once: str
 ) -> None:
     add_notebook("10_a", ENDLESS)
-    monkeypatch.setenv("TMPDIR", str(home / "temporary"))
-    (home / "temporary").mkdir()
+    temporary = home / "temporary" / ("long" * 25)  # more than a socket's address may have
+    temporary.mkdir(parents=True)
+    monkeypatch.setenv("TMPDIR", str(temporary))
     command = [sys.executable, "-c", RUN_WARM, "--at-once", at_once]
     process = subprocess.Popen(
         command,
@@ -94,13 +95,13 @@ def test_server_and_kernels_end_with_the_runner(
     try:
         wait_for(lambda: (home / "pid").is_file() and (home / "pid").read_text())
         kernel, server = map(int, (home / "pid").read_text().split())
-        assert b"serve" in Path(f"/proc/{server}/cmdline").read_bytes() and list((home / "temporary").glob("snnlib-*"))
+        assert b"serve" in Path(f"/proc/{server}/cmdline").read_bytes() and list(temporary.glob("snnlib-*"))
         process.send_signal(number)
         assert process.wait(60) == (130 if number == signal.SIGINT else -signal.SIGKILL)
     finally:
         process.kill()
     wait_for(lambda: not is_alive(kernel) and not is_alive(server))
-    wait_for(lambda: not list((home / "temporary").glob("snnlib-*")))
+    wait_for(lambda: not list(temporary.glob("snnlib-*")))
 
 
 def test_without_a_server_that_answers_a_kernel_starts_by_itself(
@@ -110,7 +111,7 @@ def test_without_a_server_that_answers_a_kernel_starts_by_itself(
     with warm_kernels(["no_such_module"]):
         assert run.main(["--profile", "smoke"]) == 0
     assert outputs("10_a") == ["False\n"] and "no_such_module" in capfd.readouterr().err
-    monkeypatch.setenv(ADDRESS, str(home / "nobody"))
+    monkeypatch.setenv(FOLDER, str(home / "nobody"))
     assert run.main(["--profile", "smoke", "--force"]) == 0
     assert outputs("10_a") == ["False\n"]
 
@@ -123,12 +124,12 @@ def test_several_notebooks_of_the_library_are_forked_behind_what_they_import(
     add_notebook("11_b", told)
     assert run.main(["--profile", "smoke"]) == 0
     assert outputs("10_a") == outputs("11_b") == ["True\n"]
-    assert ADDRESS not in os.environ
+    assert FOLDER not in os.environ
     assert run.main(["--profile", "smoke", "--only", "10", "--force"]) == 0
     assert outputs("10_a") == ["False\n"], "one alone gains nothing"
 
 
 def test_a_command_may_run_around_forked_kernels(home: Path) -> None:
     command = [sys.executable, "-m", "snnlib.companion.runner.warm_kernels", "around", sys.executable, "-c"]
-    told = subprocess.run([*command, f"import os, sys; sys.exit(len(os.environ['{ADDRESS}']) > 9 and 7)"], check=False)
+    told = subprocess.run([*command, f"import os, sys; sys.exit(len(os.environ['{FOLDER}']) > 9 and 7)"], check=False)
     assert told.returncode == 7
