@@ -17,6 +17,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import snnlib.companion.runner.without_grammar  # noqa: F401
 from snnlib.companion import paths
 from snnlib.companion.runner import warm_kernels
 from snnlib.companion.runner.stamps import Run
@@ -37,8 +38,6 @@ def execute(run: Run, label: str) -> None:
 
     Raises NotebookFailed, after which the cells that did run are in `run.unfinished`.
     """
-    # It checks addresses, of which a notebook's format has none, by a grammar that takes a second to build.
-    sys.modules.setdefault("rfc3987_syntax", None)
     import papermill
     from papermill.exceptions import PapermillException, PapermillExecutionError
 
