@@ -112,6 +112,12 @@ def test_a_share_has_to_stay_below_its_limit_with_its_exact_interval(hits, verdi
     assert rules.verdict_of(AT_MOST, found) == verdict
 
 
+@pytest.mark.parametrize("untied", [1, 2, 17, 200])
+def test_the_sign_test_is_scipys_for_every_count(untied):
+    found = [rules._sign_test(plus, untied) for plus in range(untied + 1)]
+    assert found == pytest.approx([stats.binomtest(plus, untied).pvalue for plus in range(untied + 1)], rel=1e-11)
+
+
 def test_mcnemar_is_exact_per_seed_and_told():
     found = rules.of_differences(GAIN, differences((9, 1), (3, 0)))
     assert [one.mcnemar for one in found.seeds] == pytest.approx([22 / 1024, 0.25])
