@@ -5,6 +5,7 @@ Prints one line per difference between the files of a run that was killed again 
 
 from __future__ import annotations
 
+import gc
 import os
 import random
 import signal
@@ -15,6 +16,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import torch
+import torch._dynamo  # the first optimiser would import it, in every process anew
 
 from snnlib.companion import paths
 from snnlib.companion.measure import networks
@@ -69,6 +71,7 @@ def results(folder: Path) -> dict[str, bytes]:
 
 def main(kills: int) -> int:
     torch.set_num_threads(1)
+    gc.freeze()  # no collection in a child copies what it shares
     draw = random.Random(0)
     with tempfile.TemporaryDirectory() as name:
         whole, killed = Path(name, "whole"), Path(name, "killed")
