@@ -122,5 +122,5 @@ export JUPYTER_PATH="$root/artifacts/smoke/jupyter/00" # the kernel that the smo
 export SNNLIB_KERNEL=reference # what is stored is read, and what runs live runs by the plain loop this time
 around=("$python" -P -m snnlib.companion.runner.warm_kernels around) # all start with the same imports
 step "notebooks again, cell by cell" "${around[@]}" "$python" -m pytest -q "${workers[@]}" \
-    -p no:hypothesispytest --nbval-lax --nbval-cell-timeout=600 artifacts/smoke/notebooks
+    -p no:hypothesispytest --nbval-lax --nbval-kernel-startup-timeout=600 --nbval-cell-timeout=600 artifacts/smoke/notebooks
 echo "all checks passed"

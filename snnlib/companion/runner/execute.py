@@ -56,6 +56,7 @@ def execute(run: Run, label: str) -> None:
                 kernel_name=KERNEL_NAME,
                 language="python",
                 cwd=str(paths.ROOT),
+                start_timeout=warm_kernels.START_SECONDS,
                 progress_bar=False,
             )
         except PapermillExecutionError as error:

@@ -23,7 +23,7 @@ import sys
 import threading
 import warnings
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from tempfile import mkdtemp
 
 FOLDER = "SNNLIB_WARM_KERNELS"
@@ -34,6 +34,10 @@ IMPORTS = (
 )  # fmt: skip
 BEFORE_IMPORTS = {"MPLBACKEND": "module://matplotlib_inline.backend_inline", "PYTHONHASHSEED": "0"}
 """What a kernel's environment says to modules and interpreter when they start; the same for all, so for the server."""
+SAFE_TO_FORK = {"PYTORCH_NVML_BASED_CUDA_CHECK": "1"}
+"""Of the server alone: should a module ask for a GPU while it is imported, CUDA is not started: it dies in a fork."""
+START_SECONDS = 600
+"""For a kernel's first answer: it waits for the imports, from a cold disk if need be."""
 STARTED = b"\0"
 SECONDS_BETWEEN_LOOKS = 1.0
 COMMAND = (sys.executable, "-I", "-S", __file__, "kernel")
@@ -56,7 +60,7 @@ def warm_kernels(imports: Sequence[str] = IMPORTS) -> Iterator[None]:
         command += [str(listener.fileno()), *imports]
         server = subprocess.Popen(
             command,
-            env=os.environ | BEFORE_IMPORTS,
+            env=os.environ | BEFORE_IMPORTS | SAFE_TO_FORK,
             pass_fds=[listener.fileno()],
             stdin=subprocess.DEVNULL,
             start_new_session=True,
@@ -99,7 +103,10 @@ def become_kernel(connection: socket.socket) -> None:
     connection.setblocking(True)
     text, streams, _, _ = socket.recv_fds(connection, 1 << 20, 3)
     while not text.endswith(b"\n"):
-        text += connection.recv(1 << 20)
+        more = connection.recv(1 << 20)
+        if not more:  # whoever asked has ended
+            os._exit(1)
+        text += more
     arguments, folder, environment = json.loads(text)
     for stream, number in zip(streams, (0, 1, 2), strict=True):
         os.dup2(stream, number)
@@ -132,7 +139,7 @@ def ask(arguments: list[str]) -> None:
         if not _forked(connection, arguments):
             os.execv(sys.executable, [sys.executable, *PLAIN_KERNEL, *arguments])
         for number in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(number, lambda number, _: connection.sendall(bytes([number])))
+            signal.signal(number, lambda number, _: _pass_on(connection, number))
         connection.settimeout(SECONDS_BETWEEN_LOOKS)
         parent = os.getppid()
         while os.getppid() == parent:
@@ -141,6 +148,13 @@ def ask(arguments: list[str]) -> None:
                 return
             except TimeoutError:
                 continue
+            except ConnectionError:  # the kernel died before it had read a signal
+                return
+
+
+def _pass_on(connection: socket.socket, number: int) -> None:
+    with suppress(ConnectionError):  # it has ended, which `ask` is about to see
+        connection.sendall(bytes([number]))
 
 
 def _forked(connection: socket.socket, arguments: list[str]) -> bool:
