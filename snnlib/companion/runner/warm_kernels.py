@@ -30,7 +30,7 @@ FOLDER = "SNNLIB_WARM_KERNELS"
 """The environment variable that names the folder of the server's socket."""
 IMPORTS = (
     "torch._dynamo", "safetensors.torch", "pandas", "scipy.stats", "statsmodels.stats.proportion", "seaborn",
-    "ipykernel.kernelapp", "matplotlib_inline.backend_inline",
+    "ipykernel.kernelapp",
 )  # fmt: skip
 BEFORE_IMPORTS = {"MPLBACKEND": "module://matplotlib_inline.backend_inline", "PYTHONHASHSEED": "0"}
 """What a kernel's environment says to modules and interpreter when they start; the same for all, so for the server."""

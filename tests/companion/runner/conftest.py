@@ -68,6 +68,32 @@ def made(home: Path) -> Callable[[], list[str]]:
 
 
 @pytest.fixture
+def wait_for() -> Callable[..., None]:
+    """`wait_for(condition, seconds=60)`: until it holds, or the test has failed."""
+
+    def wait(condition: Callable[[], object], seconds: float = 60.0) -> None:
+        deadline = time.monotonic() + seconds
+        while not condition():
+            assert time.monotonic() < deadline, "waited in vain"
+            time.sleep(0.05)
+
+    return wait
+
+
+@pytest.fixture
+def is_alive() -> Callable[[int], bool]:
+    """`is_alive(pid)`. A zombie counts as dead: whoever adopted it has not collected it yet."""
+
+    def alive(pid: int) -> bool:
+        try:
+            return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
+        except FileNotFoundError:
+            return False
+
+    return alive
+
+
+@pytest.fixture
 def environment_kept() -> Iterator[None]:
     """What a worker in this process puts into the environment is taken out again."""
     before = dict(os.environ)

@@ -5,7 +5,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -14,21 +13,6 @@ from snnlib.companion import paths
 from snnlib.companion.runner import apart, run
 
 WAIT = "import os, time; open('pid', 'w').write(str(os.getpid())); time.sleep(600)"
-
-
-def wait_for(condition, seconds: float = 60.0) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "waited in vain"
-        time.sleep(0.05)
-
-
-def is_alive(pid: int) -> bool:
-    """A zombie counts as dead: whoever adopted it has not collected it yet."""
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
-    except FileNotFoundError:
-        return False
 
 
 def test_failure_stops_no_other_notebook(home: Path, add_notebook, capsys: pytest.CaptureFixture[str]) -> None:
@@ -68,7 +52,9 @@ def test_kernel_is_this_interpreter_with_clean_outputs(home: Path, add_notebook)
 
 @pytest.mark.skipif(not Path("/proc").is_dir(), reason="asks /proc whether the kernel is gone")
 @pytest.mark.parametrize("at_once", ["1", "2"])
-def test_only_the_notebook_in_progress_is_lost_when_killed(home: Path, add_notebook, at_once: str) -> None:
+def test_only_the_notebook_in_progress_is_lost_when_killed(
+    home: Path, add_notebook, at_once: str, wait_for, is_alive
+) -> None:
     add_notebook("10_a", "open('runs.txt', 'a').write('10 ')")
     wait = f"import os, time\nwhile {at_once} == 2 and not os.path.exists('runs.txt'): time.sleep(0.1)\n"
     first_time = f"{wait}if not os.path.exists('pid'):\n    {WAIT}\n"
@@ -89,7 +75,9 @@ def test_only_the_notebook_in_progress_is_lost_when_killed(home: Path, add_noteb
 
 
 @pytest.mark.parametrize("at_once", ["1", "2"])
-def test_exit_code_130_and_no_kernel_left_when_interrupted(home: Path, add_notebook, at_once: str) -> None:
+def test_exit_code_130_and_no_kernel_left_when_interrupted(
+    home: Path, add_notebook, at_once: str, wait_for, is_alive
+) -> None:
     add_notebook("10_a", WAIT)
     command = [sys.executable, "-m", "snnlib.companion.runner", "--profile", "smoke", "--at-once", at_once]
     process = subprocess.Popen(
@@ -144,7 +132,7 @@ def test_a_notebook_whose_process_dies_has_failed_alone(home: Path, add_notebook
     assert "1 of 2 notebooks are not done: 10" in done.stdout
 
 
-def test_a_process_that_has_died_since_its_last_answer_is_replaced() -> None:
+def test_a_process_that_has_died_since_its_last_answer_is_replaced(wait_for, is_alive) -> None:
     processes = apart.Processes()
     first = processes.call(os.getpid).result()
     assert processes.call(os.getpid).result() == first, "it waits for another call"

@@ -7,7 +7,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -31,6 +30,12 @@ from snnlib.companion.runner.warm_kernels import warm_kernels
 with warm_kernels(["tarfile"]):
     sys.exit(run.main(["--profile", "smoke", *sys.argv[1:]]))
 """
+FIGURE = "import matplotlib.pyplot as plt\nplt.figure().gca().plot([1, 2]);"
+
+
+def pictures(name: str) -> int:
+    """How many figures of the notebook are shown in it."""
+    return (paths.runs_dir("smoke") / "notebooks" / f"{name}.ipynb").read_text(encoding="utf-8").count('"image/png"')
 
 
 def outputs(name: str, profile: str = "smoke") -> list[str]:
@@ -38,20 +43,6 @@ def outputs(name: str, profile: str = "smoke") -> list[str]:
     path = paths.runs_dir(profile) / "notebooks" / f"{name}.ipynb"
     cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
     return ["".join(each["text"]) for cell in cells for each in cell.get("outputs", []) if "text" in each]
-
-
-def is_alive(pid: int) -> bool:
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
-    except FileNotFoundError:
-        return False
-
-
-def wait_for(condition: Callable[[], object]) -> None:
-    deadline = time.monotonic() + 60
-    while not condition():
-        assert time.monotonic() < deadline, "waited in vain"
-        time.sleep(0.05)
 
 
 def test_a_forked_kernel_shows_a_notebook_what_any_other_does(home: Path, add_notebook: Callable[..., Path]) -> None:
@@ -79,7 +70,13 @@ def test_a_forked_kernel_that_leaves_early_fails_its_notebook_alone(
 
 @pytest.mark.parametrize(("number", "at_once"), [(signal.SIGKILL, "1"), (signal.SIGKILL, "2"), (signal.SIGINT, "2")])
 def test_server_and_kernels_end_with_the_runner(
-    home: Path, add_notebook: Callable[..., Path], monkeypatch: pytest.MonkeyPatch, number: int, at_once: str
+    home: Path,
+    add_notebook: Callable[..., Path],
+    monkeypatch: pytest.MonkeyPatch,
+    wait_for: Callable[..., None],
+    is_alive: Callable[[int], bool],
+    number: int,
+    at_once: str,
 ) -> None:
     add_notebook("10_a", ENDLESS)
     temporary = home / "temporary" / ("long" * 25)  # more than a socket's address may have
@@ -120,13 +117,15 @@ def test_several_notebooks_of_the_library_are_forked_behind_what_they_import(
     home: Path, add_notebook: Callable[..., Path]
 ) -> None:
     told = "import sys\nprint('torch' in sys.modules)\nimport snnlib"
-    add_notebook("10_a", told)
-    add_notebook("11_b", told)
+    add_notebook("10_a", told, FIGURE)
+    add_notebook("11_b", told, FIGURE)
     assert run.main(["--profile", "smoke"]) == 0
     assert outputs("10_a") == outputs("11_b") == ["True\n"]
+    assert pictures("10_a") == pictures("11_b") == 1
     assert FOLDER not in os.environ
     assert run.main(["--profile", "smoke", "--only", "10", "--force"]) == 0
     assert outputs("10_a") == ["False\n"], "one alone gains nothing"
+    assert pictures("10_a") == 1
 
 
 def test_a_command_may_run_around_forked_kernels(home: Path) -> None:
