@@ -29,7 +29,7 @@ class Processes:
         connection = self.idle.pop() if self.idle else _new_process()
         try:
             connection.send((function, arguments))
-        except BrokenPipeError:  # it has died since its last answer
+        except ConnectionError:  # it has died since its last answer
             connection = _new_process()
             connection.send((function, arguments))
         return Apart(connection, self.idle)
@@ -45,7 +45,7 @@ class Apart:
         """What the function returned, once it has. Raises ProcessDied."""
         try:
             value = self.connection.recv()
-        except EOFError:
+        except (EOFError, ConnectionError):  # the second where it died before it had read the call
             raise ProcessDied from None
         self.idle.append(self.connection)
         return value

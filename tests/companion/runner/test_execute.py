@@ -132,12 +132,12 @@ def test_a_notebook_whose_process_dies_has_failed_alone(home: Path, add_notebook
     assert "1 of 2 notebooks are not done: 10" in done.stdout
 
 
-def test_a_process_that_has_died_since_its_last_answer_is_replaced(wait_for, is_alive) -> None:
+def test_a_process_that_has_died_since_its_last_answer_is_replaced(wait_for) -> None:
     processes = apart.Processes()
     first = processes.call(os.getpid).result()
     assert processes.call(os.getpid).result() == first, "it waits for another call"
     os.kill(first, signal.SIGKILL)
-    wait_for(lambda: not is_alive(first))
+    wait_for(processes.idle[0].poll)  # its end has come through
     assert processes.call(os.getpid).result() != first
     with pytest.raises(apart.ProcessDied):
         processes.call(os._exit, 1).result()
