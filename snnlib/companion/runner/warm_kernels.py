@@ -191,4 +191,7 @@ if __name__ == "__main__":
     if role == "serve":
         folder, listener, *imports = arguments
         serve(folder, socket.socket(fileno=int(listener)), imports)
-    sys.exit(ask(arguments) if role == "kernel" else around(arguments))
+    elif role == "kernel":
+        ask(arguments)
+    else:
+        sys.exit(around(arguments))

@@ -83,10 +83,11 @@ def test_server_and_kernels_end_with_the_runner(
     temporary.mkdir(parents=True)
     monkeypatch.setenv("TMPDIR", str(temporary))
     command = [sys.executable, "-c", RUN_WARM, "--at-once", at_once]
+    said = home / "said"
     process = subprocess.Popen(
         command,
         stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
+        stderr=said.open("w"),
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a shell's background jobs ignore it
     )
     try:
@@ -99,6 +100,7 @@ def test_server_and_kernels_end_with_the_runner(
         process.kill()
     wait_for(lambda: not is_alive(kernel) and not is_alive(server))
     wait_for(lambda: not list(temporary.glob("snnlib-*")))
+    assert "Traceback" not in said.read_text(encoding="utf-8")
 
 
 def test_without_a_server_that_answers_a_kernel_starts_by_itself(
