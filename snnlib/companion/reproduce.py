@@ -17,7 +17,7 @@ import pandas as pd
 from snnlib.commands import OneLineParser, exit_code
 from snnlib.companion import paths
 from snnlib.companion.measure.archive import published_results
-from snnlib.companion.measure.attacked import Attack, ThreatModel, _rows
+from snnlib.companion.measure.attacked import Attack, _rows
 from snnlib.companion.measure.networks import Network, TrainedNetwork
 from snnlib.companion.measure.release import profile_of, released_keys
 from snnlib.companion.measure.rows import robust_accuracy
@@ -100,9 +100,7 @@ def kept_rows(key: str) -> list[dict]:
 def check(network: TrainedNetwork, record: dict) -> bool:
     """Run one stored attack again, print both robust accuracies, and say whether every row is equal."""
     arguments, before = record["arguments"], record["table"]
-    attack = dict(arguments["attack"])
-    threat = {"threat": ThreatModel(**attack.pop("threat"))} if "threat" in attack else {}
-    attack = Attack(**{**attack, "members": tuple(attack.get("members", ()))}, **threat)
+    attack = Attack.of(arguments["attack"])
     images = images_of(arguments["images"], network.splits.test, before)
     batch = arguments.get("batch_norm_batch")
     again = _rows.__wrapped__(network, attack, images, batch or BATCH, batch, arguments.get("samples"))

@@ -8,11 +8,13 @@ from dataclasses import replace
 import pytest
 import torch
 
+from snnlib.attacks import Turn
 from snnlib.companion import reproduce
 from snnlib.companion.measure.attacked import AUTHORS, Attack, attack_rows
 from snnlib.models import released, released_card
 
 NAME = "ann-trades-night-0"
+TURNS = (Turn("apgd", 12, options={"loss": "margin"}), Turn("square", 12))
 
 
 @pytest.fixture
@@ -20,15 +22,16 @@ def rows_of_two_attacks(home, monkeypatch):
     monkeypatch.setenv("SNNLIB_DEVICE", "cpu")
     network = reproduce.as_trained(NAME)
     images = network.splits.test.first_per_class(2)
-    for attack in (Attack("fgsm", 2 / 255), Attack("pgd", 2 / 255, threat=AUTHORS, options={"steps": 2})):
+    by_schedule = Attack("worst_case", 2 / 255, options={"passes": 24, "schedule": TURNS})
+    for attack in (Attack("fgsm", 2 / 255), Attack("pgd", 2 / 255, threat=AUTHORS, options={"steps": 2}), by_schedule):
         attack_rows(network, attack, images, batch_size=20)
 
 
 def test_rows_made_by_the_released_network_are_equal(rows_of_two_attacks, capsys):
     assert reproduce.main([released_card(NAME)["key"], "--all"]) == 0
     lines = capsys.readouterr().out.splitlines()
-    assert len(lines) == 2 and all(line.startswith("equal: ") and "20 images" in line for line in lines)
-    assert {line.split()[1] for line in lines} == {"fgsm", "pgd"}
+    assert len(lines) == 3 and all(line.startswith("equal: ") and "20 images" in line for line in lines)
+    assert {line.split()[1] for line in lines} == {"fgsm", "pgd", "worst_case"}
     assert reproduce.main([NAME]) == 0
     assert capsys.readouterr().out.splitlines()[0] in lines
 

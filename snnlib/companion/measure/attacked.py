@@ -7,7 +7,6 @@ import inspect
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
-from functools import partial
 
 import pandas as pd
 import torch
@@ -19,7 +18,7 @@ from snnlib.attacks.ensemble import MEMBERS, EnsembleResult, ensemble_attack
 from snnlib.attacks.gradients import parse_gradient
 from snnlib.attacks.mixed_surrogates import MIXED
 from snnlib.attacks.same_function import SparseGradient, dense_pool_gradient
-from snnlib.attacks.worst_case import SCHEDULE, worst_case
+from snnlib.attacks.worst_case import SCHEDULE, Turn, worst_case
 from snnlib.companion.measure.networks import TrainedNetwork
 from snnlib.companion.measure.rows import ROW_COLUMNS
 from snnlib.companion.measure.store import ROWS, stored
@@ -61,14 +60,7 @@ IMAGE_SMOOTH = ThreatModel("image, smooth encoder", "image", encoder_gradient="s
 
 CUDA_BATCH = 500
 """A GPU waits for its next kernel with fewer images at once; used where batches decide nothing."""
-WORST_CASE = tuple(turn for turn in SCHEDULE if turn.attack != "sa_pgd")
-"""The schedule of every stored row. The library's has SA-PGD since notebook 32 found it stronger on one network; it
-begins with the same 204 passes, so what is compared there is the same."""
-BY_ITSELF = {
-    "adaptive_ensemble": adaptive_ensemble,
-    "mixed_surrogates": mixed_surrogates,
-    "worst_case": partial(worst_case, schedule=WORST_CASE),
-}
+BY_ITSELF = {"adaptive_ensemble": adaptive_ensemble, "mixed_surrogates": mixed_surrogates, "worst_case": worst_case}
 """Attacks that bring their surrogates: the first two take members to choose from or to mix."""
 RUNNERS = {**ATTACKS, **BY_ITSELF, "transfer": transfer, "bit_flip": bit_flip, "tg_pgd": tg_pgd}
 
@@ -116,10 +108,25 @@ class Attack:
         if self.gradient != "own" and (self.members or self.name in BY_ITSELF):
             raise InputError(f"gradient is {self.gradient!r}; attack or members bring theirs; leave it at 'own'")
 
+    @classmethod
+    def of(cls, arguments: Mapping) -> Attack:
+        """The attack that a stored result's arguments tell of, in JSON's types."""
+        given = dict(arguments, members=tuple(arguments.get("members", ())))
+        if "threat" in given:
+            given["threat"] = ThreatModel(**given["threat"])
+        if schedule := given.get("options", {}).get("schedule"):
+            given["options"] = {**given["options"], "schedule": tuple(Turn(**turn) for turn in schedule)}
+        return cls(**given)
+
     def repetitions(self, name: str) -> int:
         """The attack's "steps" or "restarts", its default where none is given; 1 for one that does not repeat."""
         parameter = inspect.signature(RUNNERS[self.name]).parameters.get(name)
         return self.options.get(name) or (1 if parameter is None else parameter.default)
+
+
+def worst_case_attack(eps: float, passes: int, **options) -> Attack:
+    """`attacks.worst_case` by today's schedule, which is told whole: rows by another one have another name."""
+    return Attack("worst_case", eps, options={"passes": passes, "schedule": SCHEDULE, **options})
 
 
 def run_attack(

@@ -11,7 +11,7 @@ from snnlib.attacks.ensemble import MEMBERS
 from snnlib.attacks.mixed_surrogates import MIXED
 from snnlib.attacks.worst_case import ADAPTIVE_WIDTH, NARROW, WIDE, Turn
 from snnlib.companion.luu2025 import networks as luu2025
-from snnlib.companion.measure.attacked import ENCODED, Attack, attacked
+from snnlib.companion.measure.attacked import ENCODED, Attack, attacked, worst_case_attack
 from snnlib.companion.measure.networks import TrainedNetwork, attacked_images
 from snnlib.companion.measure.rows import SAMPLE_KEY
 from snnlib.companion.ozdenizci2024 import networks as ozdenizci2024
@@ -49,22 +49,23 @@ def chosen_images(item: TrainedNetwork, size: AdaptiveSize) -> ImageSet:
     return item.splits.test.first_per_class(size.images_per_class)
 
 
-def ways(size: AdaptiveSize, eps: float) -> dict[str, Attack]:
-    """Every attack on images, each with the steps that `size.passes` allow an image that survives.
+def ways(size: AdaptiveSize, passes: int, eps: float) -> dict[str, Attack]:
+    """Every attack on images, each with the steps that `passes` allow an image that survives.
 
-    Only the 19 fixed members take what their published 10 steps take; see `within`.
+    Only the 19 fixed members take no less than what their published 10 steps take; see `within`.
     """
 
     def single(attack: str, gradient: str, **options) -> Attack:
-        turn = Turn(attack, size.passes, gradient, options).arguments(size.passes, 1)
+        turn = Turn(attack, passes, gradient, options).arguments(passes, 1)
         kept = {name: value for name, value in turn.items() if name not in ("gradient", "eot")}
         return Attack(attack, eps, gradient=gradient, options=kept)
 
     targets = {"loss": "targeted_dlr", "targets": 3}
-    adaptive = {"steps": adaptive_steps(size.passes)}
+    adaptive = {"steps": adaptive_steps(passes)}
+    fixed = {"steps": max(size.fixed_steps, (passes // len(MEMBERS) - 2) // 2)}
     return {
-        WORST: Attack("worst_case", eps, options={"passes": size.passes}),
-        FIXED: Attack("pgd", eps, members=tuple(MEMBERS), options={"steps": size.fixed_steps}),
+        WORST: worst_case_attack(eps, passes),
+        FIXED: Attack("pgd", eps, members=tuple(MEMBERS), options=fixed),
         CHOSEN: Attack("adaptive_ensemble", eps, options=adaptive),
         **{text: Attack("adaptive_ensemble", eps, members=(name,), options=adaptive) for name, text in ALONE.items()},
         "APGD-CE, training surrogate": single("apgd", "own", loss="ce"),
@@ -74,7 +75,7 @@ def ways(size: AdaptiveSize, eps: float) -> dict[str, Attack]:
         "APGD-T on DLR, narrow": single("apgd_targeted", NARROW, **targets),
         "SA-PGD, adaptive sharpness": single("sa_pgd", ADAPTIVE_WIDTH),
         "mixed surrogates (MDSE)": Attack(
-            "mixed_surrogates", eps, options={"steps": max(1, (size.passes - 1) // (2 * len(MIXED) + 1))}
+            "mixed_surrogates", eps, options={"steps": max(1, (passes - 1) // (2 * len(MIXED) + 1))}
         ),
     }
 
@@ -89,10 +90,10 @@ def adaptive_steps(passes: int) -> int:
     return max((steps for steps in range(1, passes) if cost(steps) <= passes), default=1)
 
 
-def way_rows(item: TrainedNetwork, size: AdaptiveSize, profile: Profile) -> pd.DataFrame:
+def way_rows(item: TrainedNetwork, size: AdaptiveSize, passes: int, profile: Profile) -> pd.DataFrame:
     """Rows of all `ways` on the network's images, told apart in the column `way`."""
     images, found = chosen_images(item, size), []
-    for name, attack in ways(size, level(item, size) / 255).items():
+    for name, attack in ways(size, passes, level(item, size) / 255).items():
         found.append(attacked(item, [attack], images, profile.attack_batch_size).assign(way=name))
     return pd.concat(found, ignore_index=True)
 

@@ -13,11 +13,11 @@ import pandas as pd
 import torch
 
 from snnlib.attacks import Budget
-from snnlib.attacks.worst_case import WITHOUT_GRADIENT
+from snnlib.attacks.worst_case import SCHEDULE, WITHOUT_GRADIENT
 from snnlib.audit import AuditReport, audit
 from snnlib.companion.luu2025 import networks as luu2025
 from snnlib.companion.measure import networks as common
-from snnlib.companion.measure.attacked import WORST_CASE, Attack, attacked
+from snnlib.companion.measure.attacked import Attack, attacked, worst_case_attack
 from snnlib.companion.measure.networks import (
     Network,
     TrainedNetwork,
@@ -43,7 +43,7 @@ PROTOCOL_LEVEL = 8
 PROTOCOL = {"steps": 7, "step_size": 0.01}
 """PGD-7 with steps of 0.01 at 8/255, by the network's own gradient: how most of these papers evaluate."""
 RANDOM = "poisson"
-WITH_GRADIENT = sum(turn.passes for turn in WORST_CASE if turn.attack not in WITHOUT_GRADIENT)
+WITH_GRADIENT = sum(turn.passes for turn in SCHEDULE if turn.attack not in WITHOUT_GRADIENT)
 """Passes of the worst case until the attacks without a gradient begin."""
 ARCHITECTURAL = {"sew_max": "max pool", "sew_avg": "average pool"}
 """Of the first paper's networks, the sparse one and its dense twin, with their short names."""
@@ -179,10 +179,10 @@ def worst_rows(item: TrainedNetwork, profile: Profile, defences: DefenceSize, le
     A random network is attacked and judged by the mean over draws: as many more passes, all of them with a gradient,
     since Square would judge by one draw.
     """
-    options = {"passes": defences.passes}
+    attack = worst_case_attack(level / 255, defences.passes)
     if item.model.config["encoder"] == RANDOM:
-        options = {"passes": defences.eot * min(defences.passes, WITH_GRADIENT), "eot": defences.eot}
-    attack = Attack("worst_case", level / 255, options=options)
+        passes = defences.eot * min(defences.passes, WITH_GRADIENT)
+        attack = worst_case_attack(level / 255, passes, eot=defences.eot)
     return attacked(item, [attack], attacked_images(profile, item.splits), profile.attack_batch_size)
 
 

@@ -14,7 +14,7 @@ import torch
 
 from snnlib.attacks.ensemble import MEMBERS
 from snnlib.companion.measure import networks as common
-from snnlib.companion.measure.attacked import Attack, attacked
+from snnlib.companion.measure.attacked import attacked, worst_case_attack
 from snnlib.companion.measure.networks import (
     Network,
     TrainedNetwork,
@@ -135,7 +135,7 @@ def worst_rows(item: TrainedNetwork, size: ConversionSize, further: FurtherSize,
     Its first turns differentiate by adaptive sharpness, which no training here has seen.
     """
     profile = part_of(size, further).profile
-    attack = Attack("worst_case", level / 255, options={"passes": further.passes})
+    attack = worst_case_attack(level / 255, further.passes)
     return attacked(item, [attack], attacked_images(profile, item.splits), profile.attack_batch_size)
 
 

@@ -102,15 +102,21 @@ def broken_by_passes(table: pd.DataFrame, images: int, seeds: Sequence[int]) -> 
     return fig
 
 
-def worst_case_differences(table: pd.DataFrame, images: int, seeds: Sequence[int], passes: int) -> Figure:
-    """What the worst case breaks beyond each attack at the same passes; a panel per network. table: `differences`."""
+def worst_case_differences(table: pd.DataFrame, images: int, seeds: Sequence[int]) -> Figure:
+    """What the worst case breaks beyond each attack at the same passes; a panel per network.
+
+    table: `differences`, and passes, the most that an image may take.
+    """
     models = list(dict.fromkeys(table.model))
+    budgets = {passes: f"at most {passes:,} passes an image" for passes in dict.fromkeys(table.passes)}
     fig, axes = figure("full", aspect=0.62, columns=len(models), sharey=True, sharex=True)
     for ax, model in zip(axes[0], models, strict=True):
-        bars(ax, table[table.model == model], rows="way", value="difference", dots=True)
+        chosen = table[table.model == model]
+        bars(ax, chosen, rows="way", by="passes", value="difference", names=budgets, dots=True)
         ax.axvline(0, color="black", lw=0.8)
         ax.set(title=model.removeprefix("SNN, "), xlabel="worst case minus attack,\nimages broken (points)")
-    marks = f"at most {passes} passes an image; dots: mean of the seeds, whiskers: 95 %, paired per image"
+    legend_below(fig, axes[0, 0], columns=2)
+    marks = "dots: mean of the seeds, whiskers: 95 %, paired per image"
     caption(fig, networks="", images=images, seeds=seeds, eps=(), marks=marks)
     return fig
 

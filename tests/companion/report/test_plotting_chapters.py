@@ -179,7 +179,7 @@ FIGURES: dict[str, Callable[[], Figure]] = {
     "32": lambda: ours.broken_by_passes(crossed(model=[CONVERTED, SCRATCH], way=["worst case (ours)", "APGD-CE"],
         eps255=[2], passes=[1, 10]).rename(columns={"share": "broken"}), 50, [0, 1]),
     "32 differences": lambda: ours.worst_case_differences(shares("difference", model=[CONVERTED, SCRATCH],
-        way=["19 members × PGD", "APGD-CE, narrow"]), 50, [0, 1], 122),
+        way=["19 members × PGD", "APGD-CE, narrow"], passes=[204, 1200]), 50, [0, 1]),
     "33": lambda: further.side_by_side({title: crossed(network=["natural", "HAT"], **SEEDS).assign(clean=0.5, worst=0.2)
         for title in ("Q3: conversion from", "Q4: then")}, 4, test=100, attacked=20),
     "34 evaluations": lambda: further.defences(crossed(defence=["none", "TGO"], **SEEDS).assign(
