@@ -27,7 +27,7 @@ paid by a sample that is never fooled; the others leave the batch at the step th
 | `adaptive_ensemble` | steps + turns + 1 | steps | 64 steps |
 | `mixed_surrogates` | 1 + steps · (members + 1) | steps · members | 40 steps, 3 members |
 | `tg_pgd` | 1 + steps · (T + 1) | steps · T | 7 steps |
-| `worst_case` | both together: at most `passes` | | 1000 passes |
+| `worst_case` | both together: at most `passes` | | 1200 passes |
 
 `eot` multiplies all of it. A stand-in gradient (`same_forward` False) adds a forward for every backward. The losses
 "kl" and the targeted ones ask for the clean logits: a forward more, unless the attack scores the clean sample anyway.

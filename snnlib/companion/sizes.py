@@ -413,7 +413,7 @@ TABLE: dict[str, tuple] = {
     "defences.epochs":                 (1,             1,                 2,                 60),
     "defences.batch_size":             (10,            10,                128,               128),
     "defences.names":                  (("none", "MPD-SGR", "TGO", "Poisson"), _DEFENCES, _DEFENCES, _DEFENCES),
-    "defences.audited":                (("TGO",),      ("none", "MPD-SGR", "TGO"), _DEFENCES,        _DEFENCES),
+    "defences.audited":                (("TGO",),      ("none", "MPD-SGR", "TGO"), _NOT_RANDOM,      _DEFENCES),
     "defences.levels":                 ((2,),          (2,),              (2, 8),            (2, 4, 8)),
     "defences.passes":                 (24,            122,               1200,              8000),
     "defences.eot":                    (2,             4,                 8,                 8),

@@ -124,9 +124,9 @@ class Attack:
         return self.options.get(name) or (1 if parameter is None else parameter.default)
 
 
-def worst_case_attack(eps: float, passes: int, **options) -> Attack:
-    """`attacks.worst_case` by today's schedule, which is told whole: rows by another one have another name."""
-    return Attack("worst_case", eps, options={"passes": passes, "schedule": SCHEDULE, **options})
+def worst_case_attack(eps: float, passes: int, *, schedule: Sequence[Turn] = SCHEDULE, **options) -> Attack:
+    """`attacks.worst_case` with its schedule told whole: rows by another one have another name."""
+    return Attack("worst_case", eps, options={"passes": passes, "schedule": tuple(schedule), **options})
 
 
 def run_attack(

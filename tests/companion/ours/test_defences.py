@@ -7,7 +7,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from snnlib.attacks.worst_case import SCHEDULE, WITHOUT_GRADIENT, planned
+from snnlib.attacks.worst_case import SCHEDULE, planned
 from snnlib.companion.ours import defences
 from snnlib.companion.sizes import conversion_size, defence_size
 
@@ -45,7 +45,7 @@ def test_a_random_network_is_judged_by_the_mean_over_draws_and_never_by_square(a
     random, plain = (attack.options for attack in seen)
     assert plain == {"passes": 8000, "schedule": SCHEDULE} and random["eot"] == 3
     turns = planned(random["schedule"], random["passes"], 3)
-    assert len(turns) == 7 and all(turn.attack not in WITHOUT_GRADIENT for turn, _ in turns)
+    assert len(turns) == 6 and all(turn.attack.startswith("apgd") for turn, _ in turns)
 
 
 def test_the_table_has_a_line_per_network_with_the_audits_verdict(artifacts, size, monkeypatch):
