@@ -69,8 +69,8 @@ SCHEDULE = (
 three released networks; then targets, and attacks without a gradient, which are asked whether a gradient misled.
 SA-PGD comes with all its steps, on which its step size depends. Within 204 passes no order is best everywhere: of 200
 validation images each, APGD first broke 2 to 7 more of six residual networks, SA-PGD first 0 to 8 more of six VGGs.
-Within `PASSES` both orders break the same, up to 2 images, and in notebook 32 nothing else breaks more, by its interval,
-of any network."""
+Within `PASSES` both orders break the same, up to 2 images, and in notebook 32 no single attack breaks more of any
+network, by its interval."""
 
 
 def worst_case(
