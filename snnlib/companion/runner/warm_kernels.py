@@ -10,6 +10,7 @@ system than Linux, a server that died) it becomes an ordinary kernel.
 
 from __future__ import annotations
 
+import builtins
 import gc
 import importlib
 import json
@@ -25,6 +26,7 @@ import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from tempfile import mkdtemp
+from types import SimpleNamespace
 
 FOLDER = "SNNLIB_WARM_KERNELS"
 """The environment variable that names the folder of the server's socket."""
@@ -79,8 +81,10 @@ def serve(folder: str, listener: socket.socket, imports: Sequence[str]) -> None:
     """Import, then fork a kernel for every connection, until the process that started this one ends."""
     parent = os.getppid()
     del sys.path[0]  # -m put the folder there in which this process started
+    builtins.get_ipython = lambda: SimpleNamespace(kernel=None)  # pandas asks who will show its tables
     for name in imports:
         importlib.import_module(name)
+    del builtins.get_ipython
     gc.freeze()  # a collection in a kernel would touch every page that it shares, and so copy it
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody waits for a kernel that has ended
     # The threads that it warns of are OpenBLAS's and jemalloc's, which both start theirs anew behind a fork.

@@ -30,6 +30,9 @@ from snnlib.companion.runner.warm_kernels import warm_kernels
 with warm_kernels(["tarfile"]):
     sys.exit(run.main(["--profile", "smoke", *sys.argv[1:]]))
 """
+WIDE = """import pandas
+table = pandas.DataFrame([['a long word in a cell'] * 9])
+print('a long word' in repr(table), '...' in repr(table))"""
 FIGURE = "import matplotlib.pyplot as plt\nplt.figure().gca().plot([1, 2]);"
 
 
@@ -119,14 +122,14 @@ def test_several_notebooks_of_the_library_are_forked_behind_what_they_import(
     home: Path, add_notebook: Callable[..., Path]
 ) -> None:
     told = "import sys\nprint('torch' in sys.modules)\nimport snnlib"
-    add_notebook("10_a", told, FIGURE)
-    add_notebook("11_b", told, FIGURE)
+    add_notebook("10_a", told, FIGURE, WIDE)
+    add_notebook("11_b", told, FIGURE, WIDE)
     assert run.main(["--profile", "smoke"]) == 0
-    assert outputs("10_a") == outputs("11_b") == ["True\n"]
+    assert outputs("10_a") == outputs("11_b") == ["True\n", "True False\n"]
     assert pictures("10_a") == pictures("11_b") == 1
     assert FOLDER not in os.environ
     assert run.main(["--profile", "smoke", "--only", "10", "--force"]) == 0
-    assert outputs("10_a") == ["False\n"], "one alone gains nothing"
+    assert outputs("10_a") == ["False\n", "True False\n"], "one alone gains nothing"
     assert pictures("10_a") == 1
 
 
