@@ -65,12 +65,10 @@ SCHEDULE = (
     Turn("square", 5000),
     Turn("rays", 2000),
 )
-"""The default order: what broke most per pass alone, then what broke most of the rest, on *validation* images of
-three released networks; then targets, and attacks without a gradient, which are asked whether a gradient misled.
-SA-PGD comes with all its steps, on which its step size depends. Within 204 passes no order is best everywhere: of 200
-validation images each, APGD first broke 2 to 7 more of six residual networks, SA-PGD first 0 to 8 more of six VGGs.
-Within `PASSES` both orders break the same, up to 2 images, and in notebook 32 no single attack breaks more of any
-network, by its interval."""
+"""The default order: APGD and SA-PGD by adaptive sharpness, then other surrogates, targets, and attacks without a
+gradient, which are asked whether a gradient misled. SA-PGD comes with all its steps, on which its step size depends.
+Which of the first three turns begins is asked in notebook 32, on *validation* images: of few passes SA-PGD makes more
+of a converted VGG, APGD of a SEW-ResNet; within `PASSES` the order hardly matters."""
 
 
 def worst_case(

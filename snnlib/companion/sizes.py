@@ -158,7 +158,8 @@ class BlackBoxSize:
 
 @dataclass(frozen=True)
 class AdaptiveSize:
-    """Sizes of notebook 32. images_per_class: test images attacked. natural_level, defended_level: eps in 1/255.
+    """Sizes of notebook 32. images_per_class: test images attacked; validation_per_class: images that say which turn
+    should come first. natural_level, defended_level: eps in 1/255.
 
     passes: of an image that survives, of every attack, a value for each comparison: 204 are SA-PGD's published 100
     steps, 1,200 the default of the worst case. fixed_steps: of each of the 19 members, or more where the passes allow
@@ -166,6 +167,7 @@ class AdaptiveSize:
     """
 
     images_per_class: int
+    validation_per_class: int
     natural_level: int
     defended_level: int
     passes: tuple[int, ...]
@@ -219,7 +221,8 @@ class OwnSize:
 
 @dataclass(frozen=True)
 class FurtherSize:
-    """Sizes of notebook 33. train_per_class: images of each class that its trainings see; attacked_per_class.
+    """Sizes of notebook 33. train_per_class: images of each class that its trainings see; attacked_per_class,
+    test_per_class: test images that are attacked, that accuracy is measured on.
 
     pretraining_epochs: of an ANN with a further objective, from the natural one. epochs, batch_size: of the SNNs'
     trainings.
@@ -229,6 +232,7 @@ class FurtherSize:
 
     train_per_class: int | None
     attacked_per_class: int | None
+    test_per_class: int | None
     pretraining_epochs: int
     epochs: int
     batch_size: int
@@ -239,7 +243,8 @@ class FurtherSize:
 
 @dataclass(frozen=True)
 class DefenceSize:
-    """Sizes of notebook 34. train_per_class, epochs, batch_size: of every training. attacked_per_class: test images.
+    """Sizes of notebook 34. train_per_class, epochs, batch_size: of every training. attacked_per_class,
+    test_per_class: test images that are attacked, that accuracy is measured on.
 
     seeds. names: the defences trained (keys of `defences.DEFENCES`); audited: those of them that are audited, at
     `effort`. levels, passes (per image), eot (draws, where a network is random): of the worst case; levels in 1/255.
@@ -247,6 +252,7 @@ class DefenceSize:
 
     train_per_class: int | None
     attacked_per_class: int | None
+    test_per_class: int | None
     seeds: tuple[int, ...]
     epochs: int
     batch_size: int
@@ -396,8 +402,9 @@ TABLE: dict[str, tuple] = {
     "black_box.transfer_eps":          (8,             8,                 8,                 8),
     "black_box.flips":                 ((8, 32),       (4, 16, 64),       (4, 16, 64),       (4, 16, 64, 256)),
     "black_box.flip_rounds":           (3,             10,                10,                50),
-    "further.train_per_class":         (20,            20,                1000,              None),
-    "further.attacked_per_class":      (1,             10,                100,               None),
+    "further.train_per_class":         (10,            10,                1000,              None),
+    "further.attacked_per_class":      (1,             5,                 100,               None),
+    "further.test_per_class":          (10,            50,                None,              None),
     "further.pretraining_epochs":      (1,             1,                 4,                 60),
     "further.epochs":                  (1,             1,                 2,                 60),
     "further.batch_size":              (10,            10,                128,               128),
@@ -407,8 +414,9 @@ TABLE: dict[str, tuple] = {
     ),
     "further.inner_steps":             (2,             2,                 2,                 2),
     "further.passes":                  (24,            122,               1200,              8000),
-    "defences.train_per_class":        (20,            20,                1000,              None),
+    "defences.train_per_class":        (10,            10,                1000,              None),
     "defences.attacked_per_class":     (2,             3,                 50,                100),
+    "defences.test_per_class":         (10,            50,                None,              None),
     "defences.seeds":                  ((0,),          (0,),              (0, 1),            (0, 1, 2)),
     "defences.epochs":                 (1,             1,                 2,                 60),
     "defences.batch_size":             (10,            10,                128,               128),
@@ -416,7 +424,7 @@ TABLE: dict[str, tuple] = {
     "defences.audited":                (("TGO",),      ("none", "MPD-SGR", "TGO"), _NOT_RANDOM,      _DEFENCES),
     "defences.levels":                 ((2,),          (2,),              (2, 8),            (2, 4, 8)),
     "defences.passes":                 (24,            122,               1200,              8000),
-    "defences.eot":                    (2,             4,                 8,                 8),
+    "defences.eot":                    (2,             2,                 8,                 8),
     "defences.effort":                 ("smoke",       "smoke",           "quick",           "paper"),
     "events.profile.train_per_class":       (20,       None,              None,              None),
     "events.profile.attacked_per_class":    (1,        10,                100,               None),
@@ -434,6 +442,7 @@ TABLE: dict[str, tuple] = {
     "events.moving_per_class":         (5,             60,                300,               300),
     "events.moving_epochs":            (1,             10,                10,                30),
     "adaptive.images_per_class":       (1,             3,                 20,                100),
+    "adaptive.validation_per_class":   (1,             1,                 20,                100),
     "adaptive.natural_level":          (1,             1,                 1,                 1),
     "adaptive.defended_level":         (4,             4,                 4,                 4),
     "adaptive.passes":                 ((24,),         (122,),            (204, 1200),       (204, 1200)),

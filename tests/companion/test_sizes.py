@@ -133,7 +133,10 @@ SMALLER_AT_NIGHT = {"conversion.adaptive_steps", "conversion.square_queries"}
 """Attacks beside the main one, on a hundred images of each class where quick has ten."""
 
 
-@pytest.mark.parametrize("name", ["conversion", "audit", "own", "black_box", "theory", "further", "defences", "events"])
+CHAPTERS = ("conversion", "audit", "own", "black_box", "theory", "further", "defences", "events", "adaptive")
+
+
+@pytest.mark.parametrize("name", CHAPTERS)
 def test_no_number_of_a_chapter_shrinks_when_the_profile_grows(name):
     for key, values in TABLE.items():
         counted = all(value is None or type(value) is int for value in values)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Collection, Mapping
 
 import pandas as pd
@@ -9,7 +10,7 @@ import pandas as pd
 from snnlib.attacks.adaptive import CLIMB, FIRST, TRIAL
 from snnlib.attacks.ensemble import MEMBERS
 from snnlib.attacks.mixed_surrogates import MIXED
-from snnlib.attacks.worst_case import ADAPTIVE_WIDTH, NARROW, WIDE, Turn
+from snnlib.attacks.worst_case import ADAPTIVE_WIDTH, NARROW, SCHEDULE, WIDE, Turn
 from snnlib.companion.luu2025 import networks as luu2025
 from snnlib.companion.measure.attacked import ENCODED, Attack, attacked, worst_case_attack
 from snnlib.companion.measure.networks import TrainedNetwork, attacked_images
@@ -96,6 +97,30 @@ def way_rows(item: TrainedNetwork, size: AdaptiveSize, passes: int, profile: Pro
     for name, attack in ways(size, passes, level(item, size) / 255).items():
         found.append(attacked(item, [attack], images, profile.attack_batch_size).assign(way=name))
     return pd.concat(found, ignore_index=True)
+
+
+def openings(passes: int, eps: float) -> dict[str, Attack]:
+    """The worst case as it is, and with its second or third turn in front; the rest keeps its order."""
+    found = {}
+    for first in SCHEDULE[:3]:
+        rest = (turn for turn in SCHEDULE if turn != first)
+        found[first.name] = worst_case_attack(eps, passes, schedule=(first, *rest))
+    return found
+
+
+def opening_table(networks: list[TrainedNetwork], size: AdaptiveSize, profile: Profile) -> pd.DataFrame:
+    """What the worst case breaks of *validation* images, by the turn that it begins with: no test image says which.
+
+    Columns: model, eps255, seed, passes, first_turn, broken, images.
+    """
+    lines = []
+    for item, passes in itertools.product(networks, size.passes):
+        images, eps255 = item.splits.validation.first_per_class(size.validation_per_class), level(item, size)
+        for name, attack in openings(passes, eps255 / 255).items():
+            rows = attacked(item, [attack], images, profile.attack_batch_size)
+            line = {"model": item.label, "eps255": eps255, "seed": item.seed, "passes": passes, "first_turn": name}
+            lines.append({**line, "broken": int(per_sample(rows).broken.sum()), "images": len(images)})
+    return pd.DataFrame(lines)
 
 
 def per_step_rows(item: TrainedNetwork, size: AdaptiveSize, profile: Profile) -> pd.DataFrame:

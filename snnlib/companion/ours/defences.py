@@ -281,9 +281,9 @@ def architectural(profile: Profile, data_dir: str | None = None) -> list[Trained
 
 
 def profile_of(size: ConversionSize, defences: DefenceSize) -> Profile:
-    """The chapter's profile with the images that this notebook trains on and attacks."""
-    images = {"train_per_class": defences.train_per_class, "attacked_per_class": defences.attacked_per_class}
-    return replace(size.profile, **images)
+    """The chapter's profile with the images that this notebook trains on, attacks and tests on."""
+    counts = ("train_per_class", "attacked_per_class", "test_per_class")
+    return replace(size.profile, **{name: getattr(defences, name) for name in counts})
 
 
 @stored("defence_audits", form=REPORTS, unnamed=("batch_size",))

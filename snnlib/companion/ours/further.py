@@ -52,8 +52,9 @@ BPTT_MEMBERS = tuple(list(MEMBERS)[:17])
 
 
 def part_of(size: ConversionSize, further: FurtherSize) -> ConversionSize:
-    """The chapter's size with the images that this notebook trains on and attacks."""
-    images = {"train_per_class": further.train_per_class, "attacked_per_class": further.attacked_per_class}
+    """The chapter's size with the images that this notebook trains on, attacks and tests on."""
+    counts = ("train_per_class", "attacked_per_class", "test_per_class")
+    images = {name: getattr(further, name) for name in counts}
     fine_tuning = {**size.finetune, "epochs": further.epochs, "batch_size": further.batch_size}
     return replace(size, profile=replace(size.profile, **images), finetune=fine_tuning)
 

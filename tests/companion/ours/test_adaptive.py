@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import pandas as pd
 import pytest
 
+from snnlib.attacks.worst_case import SCHEDULE
+from snnlib.companion.measure.attacked import Attack
+from snnlib.companion.ours import adaptive
 from snnlib.companion.ours.adaptive import (
     ALONE,
     CURVES,
@@ -12,14 +17,17 @@ from snnlib.companion.ours.adaptive import (
     WORST,
     adaptive_steps,
     broken_by_passes,
+    opening_table,
+    openings,
     per_sample,
     surrogates_alone,
     ways,
     within,
 )
-from snnlib.companion.sizes import AdaptiveSize
+from snnlib.companion.sizes import AdaptiveSize, get_profile
+from snnlib.data import ImageSet, load_images
 
-SIZE = AdaptiveSize(1, 1, 4, passes=(122,), fixed_steps=10, per_step_steps=7)
+SIZE = AdaptiveSize(1, 1, 1, 4, passes=(122,), fixed_steps=10, per_step_steps=7)
 
 
 def _rows(*lines: tuple[str, int, bool, int, int]) -> pd.DataFrame:
@@ -79,3 +87,29 @@ def test_adaptive_steps_leave_room_for_the_turns():
 def test_surrogates_alone_are_the_turns_with_nothing_to_choose():
     parts = {text: text for text in (*ALONE.values(), WORST)}
     assert list(surrogates_alone(parts)) == list(ALONE.values())
+
+
+def test_an_opening_moves_one_turn_to_the_front_and_keeps_the_rest():
+    schedules = [attack.options["schedule"] for attack in openings(204, 1 / 255).values()]
+    assert schedules[0] == SCHEDULE and len(schedules) == 3
+    for first, schedule in zip(SCHEDULE, schedules, strict=False):
+        assert schedule == (first, *(turn for turn in SCHEDULE if turn != first))
+
+
+def test_openings_are_compared_on_validation_images(monkeypatch):
+    splits = load_images("cifar10")
+    item = SimpleNamespace(splits=splits, network=None, label="m", seed=3)
+    asked = []
+
+    def broken_by_the_second(item: SimpleNamespace, attacks: list[Attack], images: ImageSet, batch_size: int):
+        asked.append(images)
+        is_second = attacks[0].options["schedule"][0] == SCHEDULE[1]
+        return _rows(("a", 0, False, 1, 1), ("b", 0, is_second, 1, 1), ("a", 1, True, 1, 1))
+
+    monkeypatch.setattr(adaptive, "attacked", broken_by_the_second)
+    table = opening_table([item], SIZE, get_profile("smoke"))
+    assert table.broken.tolist() == [1, 2, 1] and table.images.unique().tolist() == [10]
+    assert table.first_turn.tolist() == [turn.name for turn in SCHEDULE[:3]]
+    assert (table[["eps255", "seed", "passes"]] == [4, 3, 122]).all(axis=None)
+    validation = splits.validation.first_per_class(1)
+    assert {images.key for images in asked} == {validation.key} != {splits.test.first_per_class(1).key}
