@@ -413,7 +413,7 @@ TABLE: dict[str, tuple] = {
         ("clean + PGD", "SCORE", "AWP", "HAT"),
     ),
     "further.inner_steps":             (2,             2,                 2,                 2),
-    "further.passes":                  (24,            82,                1200,              8000),
+    "further.passes":                  (24,            122,               1200,              8000),
     "defences.train_per_class":        (10,            10,                1000,              None),
     "defences.attacked_per_class":     (2,             3,                 50,                100),
     "defences.test_per_class":         (10,            50,                None,              None),
