@@ -403,7 +403,7 @@ TABLE: dict[str, tuple] = {
     "black_box.flips":                 ((8, 32),       (4, 16, 64),       (4, 16, 64),       (4, 16, 64, 256)),
     "black_box.flip_rounds":           (3,             10,                10,                50),
     "further.train_per_class":         (10,            10,                1000,              None),
-    "further.attacked_per_class":      (1,             5,                 100,               None),
+    "further.attacked_per_class":      (1,             10,                100,               None),
     "further.test_per_class":          (10,            50,                None,              None),
     "further.pretraining_epochs":      (1,             1,                 4,                 60),
     "further.epochs":                  (1,             1,                 2,                 60),
