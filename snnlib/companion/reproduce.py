@@ -83,8 +83,14 @@ def stored_rows(key: str) -> list[dict]:
     for records in (kept_rows(key), *map(published_results, paths.PROFILE_NAMES)):
         mine = [each for each in records if each["arguments"]["network"] == key and "source" not in each["arguments"]]
         if mine:
-            return sorted(mine, key=lambda record: ("samples" in record["arguments"], record["made"]["seconds"]))
+            return sorted(mine, key=_quickest)
     return []
+
+
+def _quickest(record: dict) -> tuple:
+    """Test images first, which the embedded ones may stand for, and whole sets before parts."""
+    arguments = record["arguments"]
+    return "split" in arguments, "samples" in arguments, record["made"]["seconds"]
 
 
 def kept_rows(key: str) -> list[dict]:
@@ -101,9 +107,10 @@ def check(network: TrainedNetwork, record: dict) -> bool:
     """Run one stored attack again, print both robust accuracies, and say whether every row is equal."""
     arguments, before = record["arguments"], record["table"]
     attack = Attack.of(arguments["attack"])
-    images = images_of(arguments["images"], network.splits.test, before)
+    split = arguments.get("split", "test")
+    images = images_of(arguments["images"], getattr(network.splits, split), before)
     batch = arguments.get("batch_norm_batch")
-    again = _rows.__wrapped__(network, attack, images, batch or BATCH, batch, arguments.get("samples"))
+    again = _rows.__wrapped__(network, attack, images, batch or BATCH, batch, arguments.get("samples"), split=split)
     same = again[COMPARED].reset_index(drop=True).equals(before[COMPARED].astype(again[COMPARED].dtypes))
     shares = [f"{100 * robust_accuracy(rows).robust_accuracy.item():.2f} %" for rows in (before, again)]
     print(
@@ -117,17 +124,17 @@ def check(network: TrainedNetwork, record: dict) -> bool:
     return same
 
 
-def images_of(key: str, test: ImageSet, rows: pd.DataFrame) -> ImageSet:
-    """The test images with this key: all, or the first of each class. Errors: InputError where neither is it."""
-    per_class = range(1, 1 + len(test) // len(test.labels.unique()))
-    likely = rows["sample"].nunique() // len(test.labels.unique())
+def images_of(key: str, given: ImageSet, rows: pd.DataFrame) -> ImageSet:
+    """Those of `given` with this key: all, or the first of each class. Errors: InputError where neither is it."""
+    per_class = range(1, 1 + len(given) // len(given.labels.unique()))
+    likely = rows["sample"].nunique() // len(given.labels.unique())
     for count in sorted(per_class, key=lambda number: abs(number - likely)):
-        if (images := test.first_per_class(count)).key == key:
+        if (images := given.first_per_class(count)).key == key:
             return images
-    if test.key == key:
-        return test
+    if given.key == key:
+        return given
     raise InputError(
-        f"the rows are of images {key}; expected the first of each class of the {len(test)} test images at hand; "
+        f"the rows are of images {key}; expected the first of each class of the {len(given)} images at hand; "
         "give --data-dir, a folder with the whole CIFAR-10 or for its download, or make the rows anew"
     )
 

@@ -58,6 +58,18 @@ def test_without_rows_one_line_says_how_to_make_them(home, capsys):
     assert "released network 'nothing'" in capsys.readouterr().err
 
 
+def test_rows_of_validation_images_come_last_and_are_found_among_those(home, capsys, monkeypatch):
+    monkeypatch.setenv("SNNLIB_DEVICE", "cpu")
+    network = reproduce.as_trained(NAME)
+    few, more = network.splits.validation.first_per_class(1), network.splits.test.first_per_class(3)
+    attack_rows(network, Attack("fgsm", 2 / 255), few, batch_size=50, split="validation")
+    attack_rows(network, Attack("pgd", 2 / 255, options={"steps": 3}), more, batch_size=50)
+    assert reproduce.main([NAME]) == 0
+    assert "equal: pgd" in capsys.readouterr().out
+    assert reproduce.main([NAME, "--all"]) == 0
+    assert capsys.readouterr().out.count("equal: ") == 2
+
+
 def test_rows_of_images_that_are_not_embedded_need_the_folder_of_the_whole_data_set(home, capsys, monkeypatch):
     """The embedded validation images stand for those of the whole test set that are not embedded."""
     monkeypatch.setenv("SNNLIB_DEVICE", "cpu")

@@ -163,8 +163,11 @@ def attack_rows(
     batch_size: int,
     samples: Sequence[int] | None = None,
     source: TrainedNetwork | None = None,
+    split: str = "test",
 ) -> pd.DataFrame:
     """Rows of `ROW_SCHEMA` for every image, or for those at `samples`; stored, so that a second call reads them.
+
+    split: which of the network's images these are; no number in a table of robust accuracies is of any but "test".
 
     The column `surrogate` names how spikes were differentiated: for an ensemble there is a row per member that ran,
     so the worst case of a sample is `success.any()` over its rows. Batches matter only where BatchNorm looks at them.
@@ -174,7 +177,7 @@ def attack_rows(
     seen_by_batch_norm = batch_size if attack.threat.batch_norm != "eval" else None
     if seen_by_batch_norm is None and network.device.startswith("cuda"):
         batch_size = max(batch_size, CUDA_BATCH)
-    rows = _rows(network, attack, images, batch_size, seen_by_batch_norm, samples, source)
+    rows = _rows(network, attack, images, batch_size, seen_by_batch_norm, samples, source, split)
     return rows.assign(model=network.network.label)
 
 
@@ -193,6 +196,7 @@ def _rows(
     batch_norm_batch: int | None = None,
     samples: list[int] | None = None,
     source: TrainedNetwork | None = None,
+    split: str = "test",
 ) -> pd.DataFrame:
     model, device = network.model, network.device
     index = torch.arange(len(images)) if samples is None else torch.tensor(samples)
@@ -216,7 +220,7 @@ def _rows(
     elif not attack.members and attack.name not in BY_ITSELF:
         own = neurons_of(model)
         rows["surrogate"] = repr(own[0].surrogate) if attack.gradient == "own" and own else attack.gradient
-    return rows.assign(**_conditions(network, attack))[list(ROW_COLUMNS)]
+    return rows.assign(split=split, **_conditions(network, attack))[list(ROW_COLUMNS)]
 
 
 def _parts(found: AttackResult | EnsembleResult) -> list[tuple[str, Tensor | slice, AttackResult]]:
@@ -238,7 +242,6 @@ def _conditions(network: TrainedNetwork, attack: Attack) -> dict:
         "run": network.key,
         "model": network.network.label,
         "dataset": network.splits.name,
-        "split": "test",
         "seed": network.seed,
         "threat_model": threat.name,
         "attack": attack.name,

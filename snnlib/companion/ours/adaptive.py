@@ -12,7 +12,7 @@ from snnlib.attacks.ensemble import MEMBERS
 from snnlib.attacks.mixed_surrogates import MIXED
 from snnlib.attacks.worst_case import ADAPTIVE_WIDTH, NARROW, SCHEDULE, WIDE, Turn
 from snnlib.companion.luu2025 import networks as luu2025
-from snnlib.companion.measure.attacked import ENCODED, Attack, attacked, worst_case_attack
+from snnlib.companion.measure.attacked import ENCODED, Attack, attack_rows, attacked, worst_case_attack
 from snnlib.companion.measure.networks import TrainedNetwork, attacked_images
 from snnlib.companion.measure.rows import SAMPLE_KEY
 from snnlib.companion.ozdenizci2024 import networks as ozdenizci2024
@@ -117,7 +117,7 @@ def opening_table(networks: list[TrainedNetwork], size: AdaptiveSize, profile: P
     for item, passes in itertools.product(networks, size.passes):
         images, eps255 = item.splits.validation.first_per_class(size.validation_per_class), level(item, size)
         for name, attack in openings(passes, eps255 / 255).items():
-            rows = attacked(item, [attack], images, profile.attack_batch_size)
+            rows = attack_rows(item, attack, images, batch_size=profile.attack_batch_size, split="validation")
             line = {"model": item.label, "eps255": eps255, "seed": item.seed, "passes": passes, "first_turn": name}
             lines.append({**line, "broken": int(per_sample(rows).broken.sum()), "images": len(images)})
     return pd.DataFrame(lines)

@@ -50,13 +50,14 @@ def lacks(rows: pd.DataFrame) -> list[str]:
 
 
 def leaderboard(rows: pd.DataFrame) -> pd.DataFrame:
-    """One line per network and eps on images: mean over the seeds of what survives everything, ranked within each eps.
+    """One line per network and eps on test images: mean over the seeds of what survives everything, ranked per eps.
 
     rows: of `ROW_COLUMNS`, and image_set: a sample's number counts within its set, so that for each network and eps the
     rows of the largest set count alone. low, high: 95 % (Wilson) over the images, with the seeds' mean as share: seeds
     are not drawn anew. passes: forward and backward passes of an image, all attacks and seeds together.
     """
     chosen = rows[(rows.space == "image") & (rows.batch_norm == "eval") & (rows.norm == "linf")]
+    chosen = chosen[chosen.split == "test"]
     chosen = chosen[~chosen.model.isin(conversion.STEPS) & ~chosen.model.str.fullmatch(r"\d+")]
     named = chosen.model.where(~chosen.model.isin(defence_size("paper").names), "SNN of notebook 34: " + chosen.model)
     chosen = chosen.assign(eps255=(255 * chosen.eps).round().astype(int), model=named)

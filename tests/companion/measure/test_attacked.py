@@ -245,6 +245,17 @@ def test_the_label_of_a_network_is_shown_and_names_nothing(wrap, calls):
     assert calls["rows"] == 1 and set(first.model) == {"old words"} and set(second.model) == {"new words"}
 
 
+def test_rows_say_of_which_split_they_are_and_are_named_by_it(wrap, calls):
+    images = _flat_images([0, 200], [0, 1])
+    network = wrap(_brightness_model(), images)
+    test, validation = (
+        attack_rows(network, Attack("fgsm", 0.1), images, batch_size=2, **options)
+        for options in ({}, {"split": "validation"})
+    )
+    assert calls["rows"] == 2 and set(test.split) == {"test"} and set(validation.split) == {"validation"}
+    pd.testing.assert_frame_equal(test.drop(columns="split"), validation.drop(columns="split"))
+
+
 @pytest.mark.parametrize("threat", THREATS, ids=lambda threat: threat.name)
 def test_the_callers_model_stays_as_it_was(measure, threat):
     model = _small_model()

@@ -101,15 +101,14 @@ def test_openings_are_compared_on_validation_images(monkeypatch):
     item = SimpleNamespace(splits=splits, network=None, label="m", seed=3)
     asked = []
 
-    def broken_by_the_second(item: SimpleNamespace, attacks: list[Attack], images: ImageSet, batch_size: int):
-        asked.append(images)
-        is_second = attacks[0].options["schedule"][0] == SCHEDULE[1]
+    def broken_by_the_second(item: SimpleNamespace, attack: Attack, images: ImageSet, batch_size: int, split: str):
+        asked.append((images.key, split))
+        is_second = attack.options["schedule"][0] == SCHEDULE[1]
         return _rows(("a", 0, False, 1, 1), ("b", 0, is_second, 1, 1), ("a", 1, True, 1, 1))
 
-    monkeypatch.setattr(adaptive, "attacked", broken_by_the_second)
+    monkeypatch.setattr(adaptive, "attack_rows", broken_by_the_second)
     table = opening_table([item], SIZE, get_profile("smoke"))
     assert table.broken.tolist() == [1, 2, 1] and table.images.unique().tolist() == [10]
     assert table.first_turn.tolist() == [turn.name for turn in SCHEDULE[:3]]
     assert (table[["eps255", "seed", "passes"]] == [4, 3, 122]).all(axis=None)
-    validation = splits.validation.first_per_class(1)
-    assert {images.key for images in asked} == {validation.key} != {splits.test.first_per_class(1).key}
+    assert set(asked) == {(splits.validation.first_per_class(1).key, "validation")}

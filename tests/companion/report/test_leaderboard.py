@@ -74,6 +74,13 @@ def test_numbers_of_samples_of_another_image_set_are_not_mixed_up():
     assert leaderboard(other).robust.item() == 0.75
 
 
+def test_validation_images_are_no_part_of_it_however_many_they_are():
+    others = rows_of("net", {"pgd": {3}}, images=9, image_set="b", split="validation")
+    rows = pd.concat([rows_of("net", {"pgd": {0}}), others])
+    line = leaderboard(rows).iloc[0]
+    assert (line.robust, line.images) == (0.75, 4)
+
+
 def test_right_is_what_all_devices_got_right_and_one_device_may_not_contradict_itself():
     here, there = rows_of("both", {"pgd": {0}}), rows_of("both", {"square": {1}}, device="cuda")
     there.loc[there["sample"] == 3, ["clean_correct", "success"]] = False, True
