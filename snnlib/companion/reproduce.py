@@ -4,7 +4,8 @@
 
 NAME is a released network's name or key. Of the attacks whose rows are in `artifacts/rows`, or published in `figures`,
 the one that took least time is run again, or `--all`. Rows of at most 100 test images of each class need no more than
-the embedded images; others, and those of validation images, which come last, need `--data-dir`. Exit code 0: equal; 1: not; 2: nothing to compare with.
+the embedded images; others, and those of validation images, which come last, need `--data-dir`.
+Exit code 0: equal; 1: not; 2: nothing to compare with.
 """
 
 from __future__ import annotations
