@@ -478,6 +478,12 @@ def get_profile(name: str) -> Profile:
     return _built(Profile, "profile", name, name=name)
 
 
+def with_images_of(profile: Profile, size: FurtherSize | DefenceSize) -> Profile:
+    """`profile` with as many images of each class as a notebook's own size trains on, attacks and tests on."""
+    counts = ("train_per_class", "attacked_per_class", "test_per_class")
+    return replace(profile, **{name: getattr(size, name) for name in counts})
+
+
 def conversion_size(name: str) -> ConversionSize:
     """Sizes of the conversion chapter."""
     own = _column("conversion.profile", name)

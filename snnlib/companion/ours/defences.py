@@ -33,7 +33,7 @@ from snnlib.companion.ours.further import PGD
 from snnlib.companion.ozdenizci2024 import networks as chapter
 from snnlib.companion.ozdenizci2024.networks import TRAINING_EPS, FineTuning
 from snnlib.companion.published import load_reference
-from snnlib.companion.sizes import ConversionSize, DefenceSize, Profile
+from snnlib.companion.sizes import ConversionSize, DefenceSize, Profile, with_images_of
 from snnlib.conversion import set_trainable
 from snnlib.data import ImageSet
 from snnlib.training.objectives import membrane_guard, membrane_overlap
@@ -282,8 +282,7 @@ def architectural(profile: Profile, data_dir: str | None = None) -> list[Trained
 
 def profile_of(size: ConversionSize, defences: DefenceSize) -> Profile:
     """The chapter's profile with the images that this notebook trains on, attacks and tests on."""
-    counts = ("train_per_class", "attacked_per_class", "test_per_class")
-    return replace(size.profile, **{name: getattr(defences, name) for name in counts})
+    return with_images_of(size.profile, defences)
 
 
 @stored("defence_audits", form=REPORTS, unnamed=("batch_size",))

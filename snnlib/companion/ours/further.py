@@ -25,7 +25,7 @@ from snnlib.companion.measure.networks import (
 from snnlib.companion.measure.store import stored
 from snnlib.companion.ozdenizci2024 import networks as chapter
 from snnlib.companion.ozdenizci2024.networks import TRAINING_EPS, FineTuning
-from snnlib.companion.sizes import ConversionSize, FurtherSize
+from snnlib.companion.sizes import ConversionSize, FurtherSize, with_images_of
 from snnlib.conversion import set_trainable
 from snnlib.training import Recipe, register_objective, with_helper
 from snnlib.training.epoch import build_optimiser, train_step
@@ -53,10 +53,8 @@ BPTT_MEMBERS = tuple(list(MEMBERS)[:17])
 
 def part_of(size: ConversionSize, further: FurtherSize) -> ConversionSize:
     """The chapter's size with the images that this notebook trains on, attacks and tests on."""
-    counts = ("train_per_class", "attacked_per_class", "test_per_class")
-    images = {name: getattr(further, name) for name in counts}
     fine_tuning = {**size.finetune, "epochs": further.epochs, "batch_size": further.batch_size}
-    return replace(size, profile=replace(size.profile, **images), finetune=fine_tuning)
+    return replace(size, profile=with_images_of(size.profile, further), finetune=fine_tuning)
 
 
 def hat(helper: TrainedNetwork) -> str:
